@@ -1,0 +1,1 @@
+"""Compute adapters, one module or package for each platform."""

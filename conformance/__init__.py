@@ -1,0 +1,1 @@
+"""Executable contracts: what every `Storage` and `Compute` must do."""

@@ -1,0 +1,259 @@
+"""Run the tasks of one request: catch everything, keep to the time, capture output."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import CoroutineType, FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from wren.errors import TaskTimeoutError
+
+if TYPE_CHECKING:
+    import asyncio
+
+TAIL: Final = 64 * 1024
+"""Bytes kept of what the tasks of one request print."""
+
+
+class Expired(BaseException):  # noqa: N818  # not an error: how a task is interrupted
+    """Raised inside a task whose time is up. Not an `Exception`, so that a task's own
+    ``except Exception`` does not swallow it."""
+
+
+class Outcome:
+    """How the tasks of one request ended.
+
+    Attributes:
+        values: What the tasks returned that did return, in order.
+        failures: For the others, position in the request to what was raised.
+        retire: A task was interrupted; the process may be in any state.
+    """
+
+    __slots__ = ("failures", "retire", "values")
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.failures: dict[int, BaseException] = {}
+        self.retire = False
+
+
+class TaskRunner:
+    """Calls a function for each task of a request, one after the other."""
+
+    def __init__(self) -> None:
+        self.output = Output()
+        self._loop: asyncio.Runner | None = None
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        call: str,
+        arguments: Sequence[Any],
+        timeout: float | None,
+    ) -> Outcome:
+        """Run every task and return how each ended.
+
+        Args:
+            function: The function. What it returns is awaited if it is a coroutine.
+            call: How it is called: ``item``, ``star`` or ``full``.
+            arguments: For each task one item, a tuple, or a tuple and a dict.
+            timeout: Seconds for each task, or None.
+        """
+        self.output.attach()
+        outcome = Outcome()
+        one = _caller(function, call)
+        if timeout is not None:
+            self._run_timed(one, arguments, timeout, outcome)
+        else:
+            self._run(one, arguments, outcome)
+        return outcome
+
+    def _run(
+        self, one: Callable[[Any], Any], arguments: Sequence[Any], outcome: Outcome
+    ) -> None:
+        append = outcome.values.append
+        position = 0
+        total = len(arguments)
+        iterator = iter(arguments)
+        while position < total:
+            # One try around many calls: a task that succeeds pays nothing for it.
+            try:
+                for argument in iterator:
+                    append(one(argument))
+            except BaseException as exc:  # noqa: BLE001  # also SystemExit and the like
+                outcome.failures[len(outcome.values) + len(outcome.failures)] = exc
+            position = len(outcome.values) + len(outcome.failures)
+        if CoroutineType in set(map(type, outcome.values)):
+            self._await_all(outcome, None)
+
+    def _run_timed(
+        self,
+        one: Callable[[Any], Any],
+        arguments: Sequence[Any],
+        timeout: float,
+        outcome: Outcome,
+    ) -> None:
+        for position, argument in enumerate(arguments):
+            try:
+                with _Alarm(timeout):
+                    value = one(argument)
+                    if type(value) is CoroutineType:
+                        value = self._await(value, timeout)
+            except (Expired, _AsyncExpired) as exc:
+                outcome.failures[position] = _timed_out(timeout, exc)
+                outcome.retire = True
+            except BaseException as exc:  # noqa: BLE001  # also SystemExit and the like
+                outcome.failures[position] = exc
+            else:
+                outcome.values.append(value)
+
+    def _await_all(self, outcome: Outcome, timeout: float | None) -> None:
+        returned, outcome.values = outcome.values, []
+        failed = outcome.failures
+        positions = (n for n in range(len(returned) + len(failed)) if n not in failed)
+        raised: dict[int, BaseException] = {}
+        for position, value in zip(list(positions), returned, strict=True):
+            if type(value) is not CoroutineType:
+                outcome.values.append(value)
+                continue
+            try:
+                outcome.values.append(self._await(value, timeout))
+            except BaseException as exc:  # noqa: BLE001  # also SystemExit and the like
+                raised[position] = exc
+        failed.update(raised)
+
+    def _await(self, coroutine: CoroutineType[Any, Any, Any], timeout: float | None) -> Any:
+        import asyncio
+
+        async def bounded() -> Any:
+            scope = asyncio.timeout(timeout)
+            try:
+                async with scope:
+                    return await coroutine
+            except TimeoutError as exc:
+                if scope.expired():
+                    raise _AsyncExpired from exc
+                raise
+
+        if self._loop is None:
+            self._loop = asyncio.Runner()
+        try:
+            return self._loop.run(bounded())
+        except (Expired, SystemExit, KeyboardInterrupt):
+            # These leave asyncio's loop half way through a step.
+            self._loop.close()
+            self._loop = None
+            raise
+
+
+class _AsyncExpired(Exception):  # noqa: N818  # not an error: how a task is interrupted
+    """A coroutine's time is up."""
+
+
+def _timed_out(timeout: float, exc: BaseException) -> TaskTimeoutError:
+    error = TaskTimeoutError(f"the task ran longer than its timeout of {timeout:g} s")
+    return error.with_traceback(exc.__traceback__)
+
+
+def _caller(function: Callable[..., Any], call: str) -> Callable[[Any], Any]:
+    match call:
+        case "item":
+            return function
+        case "star":
+            return lambda arguments: function(*arguments)
+        case _:
+            return lambda arguments: function(*arguments[0], **arguments[1])
+
+
+class _Alarm:
+    """Raises `Expired` in the main thread after a time.
+
+    Interrupts Python code, endless loops included, but no call into C that never returns:
+    for that the driver has a deadline of its own. Off the main thread, where signals do
+    not arrive, it does nothing.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._armed = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> None:
+        if self._armed:
+            signal.signal(signal.SIGALRM, _expire)
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        if self._armed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _expire(_signal: int, _frame: FrameType | None) -> None:
+    raise Expired
+
+
+class _Tail(io.RawIOBase):
+    """Passes bytes on to a descriptor and remembers the last of them."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._kept = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        kept = self._kept
+        kept += data
+        if len(kept) > 2 * TAIL:
+            del kept[:-TAIL]
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except OSError:  # a task closed it; what was printed is still kept
+                break
+        return len(data)
+
+    def take(self) -> str:
+        text = bytes(self._kept[-TAIL:]).decode(errors="replace")
+        self._kept.clear()
+        return text
+
+
+class Output:
+    """This process's ``sys.stdout`` and ``sys.stderr``, with a memory."""
+
+    def __init__(self) -> None:
+        self._tails: list[_Tail] = []
+        self._streams: list[io.TextIOWrapper] = []
+
+    def attach(self) -> None:
+        """Take over the standard streams, also after a task closed or replaced them."""
+        if (
+            self._streams
+            and sys.stdout is self._streams[0]
+            and sys.stderr is self._streams[1]
+            and not (sys.stdout.closed or sys.stderr.closed)
+        ):
+            return
+        self._tails = [_Tail(1), _Tail(2)]
+        self._streams = [
+            io.TextIOWrapper(
+                io.BufferedWriter(tail), "utf-8", "backslashreplace", line_buffering=True
+            )
+            for tail in self._tails
+        ]
+        sys.stdout, sys.stderr = self._streams
+
+    def take(self) -> str:
+        """Return and forget the tail of what was printed since the last call."""
+        for stream in self._streams:
+            if not stream.closed:
+                stream.flush()
+        return "".join(tail.take() for tail in self._tails)

@@ -1,0 +1,283 @@
+"""What a worker does: request bytes in, response bytes out.
+
+The same code runs in a process on this machine and inside a cloud's function. It needs the
+standard library and cloudpickle. A request names its function by hash, carries the tasks'
+arguments, and is checked before anything in it is unpickled; the response says for each
+task how it ended. Whatever a task raises, `Worker.handle` returns.
+
+A request that cannot be carried out is *refused*: none of its tasks has run, and the
+response says what is missing, so that the driver can send it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from wren import __version__, grants, importer, tasks
+from wren.envelope import (
+    ARGUMENTS,
+    REQUEST,
+    RESPONSE,
+    Buffer,
+    Parts,
+    decode,
+    encode,
+    seal,
+    size,
+)
+from wren.errors import IntegrityError, StorageError, TransientError
+from wren.serialize import (
+    arrange,
+    dump_exception,
+    dump_many,
+    dump_result,
+    load_many,
+    unpack_function,
+    writable,
+)
+from wren.tasks import Outcome, TaskRunner
+
+FUNCTIONS_KEPT: Final = 16
+"""How many functions a warm worker remembers."""
+
+_KIB: Final = 1024
+
+
+def versions() -> list[str]:
+    """Return what must agree between driver and worker: Python, wren, cloudpickle."""
+    from cloudpickle import __version__ as cloudpickle_version
+
+    return [
+        f"{sys.version_info.major}.{sys.version_info.minor}",
+        __version__,
+        cloudpickle_version,
+    ]
+
+
+class RefusedError(Exception):
+    """The request cannot be carried out; nothing of it has run.
+
+    Attributes:
+        reason: ``version``, ``integrity``, ``function`` (its bytes are needed),
+            ``module`` (one is missing), ``unpickle`` (the function), ``argument``,
+            ``storage`` or ``transient`` (a grant did not work).
+        detail: What exactly, for the driver or for a person.
+        position: Which of the request's tasks an argument belongs to.
+    """
+
+    def __init__(self, reason: str, detail: str, position: int = 0) -> None:
+        super().__init__(reason, detail, position)
+        self.reason = reason
+        self.detail = detail
+        self.position = position
+
+
+class Worker:
+    """Handles requests one after the other and keeps what later ones may need."""
+
+    def __init__(self, name: str, root: str) -> None:
+        """Make a worker.
+
+        Args:
+            name: Identifies it in statistics and errors.
+            root: A private directory for the modules it receives. The caller owns it.
+        """
+        self.name = name
+        self.retire = False
+        """A task was stopped from outside its own code; this process should be replaced."""
+
+        self._root = root
+        self._functions: OrderedDict[str, Callable[..., Any]] = OrderedDict()
+        self._versions = versions()
+        self._cold = True
+        self._runner = TaskRunner()
+
+    def handle(self, request: Buffer) -> list[Buffer]:
+        """Carry out one request.
+
+        Args:
+            request: One envelope. Arguments are built over its memory where possible, so
+                it must not change afterwards.
+
+        Returns:
+            The parts of one envelope. It never raises for anything a request contains.
+        """
+        began = time.perf_counter()
+        header: dict[str, Any] = {
+            "worker": self.name,
+            "cold": self._cold,
+            "started": time.time(),
+        }
+        self._cold = False
+        try:
+            asked, buffers = decode(request, REQUEST)
+            function, arguments = self._prepare(asked, buffers)
+        except RefusedError as exc:
+            header.update(
+                refused=exc.reason, detail=exc.detail, position=exc.position
+            )
+            return encode(RESPONSE, header, [])
+        except IntegrityError as exc:
+            header.update(refused="integrity", detail=str(exc))
+            return encode(RESPONSE, header, [])
+        del buffers
+        outcome = self._runner.run(
+            function, asked["call"], arguments, asked.get("timeout")
+        )
+        self.retire = outcome.retire
+        del arguments
+        answer = _pack(outcome, header)
+        header["output"] = self._runner.output.take()
+        header["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
+        header["seconds"] = time.perf_counter() - began
+        parts = encode(RESPONSE, header, answer)
+        reply = asked.get("reply")
+        return parts if reply is None else _reply(parts, header, reply)
+
+    def _prepare(
+        self, asked: dict[str, Any], buffers: list[memoryview]
+    ) -> tuple[Callable[..., Any], Sequence[Any]]:
+        if asked["versions"] != self._versions:
+            raise RefusedError("version", ", ".join(self._versions))
+        blobs = _Blobs(asked.get("blobs", {}))
+        carried = asked.get("function_inline", False)
+        try:
+            function = self._function(asked, buffers[0] if carried else None, blobs)
+            return function, _arguments(asked, buffers[carried:], blobs)
+        except StorageError as exc:
+            transient = isinstance(exc, TransientError)
+            raise RefusedError("transient" if transient else "storage", str(exc)) from exc
+        except (RefusedError, IntegrityError):
+            raise
+        except ModuleNotFoundError as exc:
+            raise RefusedError("module", exc.name or str(exc)) from exc
+        except BaseException as exc:  # noqa: BLE001  # unpickling runs the user's code
+            (name, message, text), _ = dump_exception(exc)
+            raise RefusedError("unpickle", f"{name}: {message}\n{text}") from exc
+
+    def _function(
+        self, asked: dict[str, Any], carried: memoryview | None, blobs: _Blobs
+    ) -> Callable[..., Any]:
+        identity: str = asked["function"]
+        known = self._functions.get(identity)
+        if known is not None:
+            self._functions.move_to_end(identity)
+            return known
+        data: Buffer
+        if carried is not None:
+            data = carried
+        elif (grant := asked.get("function_grant")) is not None:
+            data = grants.fetch(grant)
+        else:
+            raise RefusedError("function", identity)
+        _verify(data, identity)
+        function = unpack_function(writable(data), self._install, blobs.get)
+        self._functions[identity] = function
+        if len(self._functions) > FUNCTIONS_KEPT:
+            self._functions.popitem(last=False)
+        return function
+
+    def _install(self, bundle: str, archive: memoryview) -> None:
+        importer.install(bundle, archive, self._root)
+
+
+class _Blobs:
+    """Large buffers that several requests refer to, each fetched by a grant."""
+
+    def __init__(self, offered: dict[str, dict[str, Any]]) -> None:
+        self._offered = offered
+
+    def get(self, name: str) -> memoryview:
+        """Return a private, writable copy; of a local file, one made as it is written."""
+        offer = self._offered[name]
+        data = grants.fetch_buffer(offer["grant"])
+        if offer["sha256"] is not None:
+            _verify(data, offer["sha256"])
+        return data
+
+
+def _verify(data: Buffer, sha256: str) -> None:
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise IntegrityError(f"the content that was received is not {sha256}")
+
+
+def _arguments(
+    asked: dict[str, Any], buffers: list[memoryview], blobs: _Blobs
+) -> Sequence[Any]:
+    spilled = asked.get("arguments")
+    if spilled is not None:
+        data = grants.fetch(spilled["grant"])
+        _verify(data, spilled["sha256"])
+        _, buffers = decode(writable(data), ARGUMENTS)
+    parts: Sequence[Buffer] = buffers
+    layout = asked.get("layout")
+    if layout is not None:
+        parts = [*buffers[:2], *arrange(layout, buffers[2:], blobs.get)]
+    values, failures = load_many(parts, asked.get("each"))
+    for position, exc in failures.items():
+        if isinstance(exc, ModuleNotFoundError):
+            raise exc
+        (name, message, text), _ = dump_exception(exc)
+        detail = f"{name}: {message}\n{text}"
+        raise RefusedError("argument", detail, position) from exc
+    return values
+
+
+def _pack(outcome: Outcome, header: dict[str, Any]) -> list[Parts]:
+    """Pickle a request's outcomes and describe them in ``header``."""
+    failures = outcome.failures
+    many = dump_many(outcome.values, dump_result)
+    if many.failures:
+        total = len(outcome.values) + len(failures)
+        returned = [position for position in range(total) if position not in failures]
+        for n, exc in many.failures.items():
+            failures[returned[n]] = _unpicklable(outcome.values[n], exc)
+    if many.each is not None:
+        header["each"] = many.each
+    frames = many.frames
+    described: list[list[Any]] = []
+    for position in sorted(failures):
+        description, pickled = dump_exception(failures[position], inside=tasks.__file__)
+        if pickled is not None:
+            frames.append([pickled])
+        described.append([position, *description, pickled is not None])
+    if described:
+        header["failures"] = described
+    return frames
+
+
+def _unpicklable(value: object, exc: BaseException) -> BaseException:
+    from wren.diagnose import unpicklable
+
+    return unpicklable(value, exc, what="the result")
+
+
+def _reply(
+    parts: list[Buffer], header: dict[str, Any], reply: dict[str, Any]
+) -> list[Buffer]:
+    """Write the response to storage first if it was dear to make or is too large."""
+    fits = size(parts) <= reply["limit"]
+    if fits and header["seconds"] < reply["after"]:
+        return parts
+    sealed = seal(parts, bytes.fromhex(reply["key"]), reply["place"])
+    try:
+        stored = grants.store(reply["grant"], sealed)
+    except StorageError as exc:
+        if fits:  # the response itself is intact; only its safety copy is missing
+            return parts
+        header = {**_identity(header), "refused": "reply", "detail": str(exc)}
+        return encode(RESPONSE, header, [])
+    if fits and stored == "written":
+        return parts
+    # Somebody wrote first, or it does not fit: the stored response is the outcome.
+    return encode(RESPONSE, {**_identity(header), "stored": stored}, [])
+
+
+def _identity(header: dict[str, Any]) -> dict[str, Any]:
+    return {name: header[name] for name in ("worker", "cold", "started")}
