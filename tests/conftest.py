@@ -1,4 +1,4 @@
-"""What every test has: both event loops, a watch over blocking calls, no quiet skips."""
+"""What every test has: two event loops, a watch over blocking calls, no quiet skips."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def never_blocks_the_loop(request: pytest.FixtureRequest) -> Generator[None]:
     watched, since blockbuster asks asyncio whether a loop is running; the code under
     test is the same.
     """
-    marked = request.node.get_closest_marker
-    if marked("anyio") is None or marked("blocking") is not None:
+    test: pytest.Item = request.node
+    watched = test.get_closest_marker("anyio") is not None
+    if not watched or test.get_closest_marker("blocking") is not None:
         yield
         return
     with blockbuster_ctx("wren"):
@@ -44,7 +45,9 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport() -> Generator[
+    None, pytest.TestReport, pytest.TestReport
+]:
     """See `_refuse_skip`; this is for skips inside a test or a fixture."""
     report = yield
     _refuse_skip(report)
