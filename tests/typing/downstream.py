@@ -1,7 +1,7 @@
 """A project that uses wren, for type checkers: nothing here is ever run.
 
-`nox -s downstream` checks it against the installed wheel, so that it fails when a result
-type is lost, when a wrong call is accepted, or when the types are not published.
+`nox -s downstream` checks it against the installed wheel, so that it fails when a
+result type is lost, when a wrong call is accepted, or when no types are published.
 """
 
 from __future__ import annotations
@@ -110,8 +110,15 @@ async def submit_gives_what_the_function_gives(executor: wren.Executor) -> None:
 
 
 async def submit_checks_the_arguments(executor: wren.Executor) -> None:
-    executor.submit(repeat, 1)  # type: ignore[arg-type]  # pyright: ignore
-    executor.submit(repeat, "a", sep="")  # type: ignore[call-arg]  # pyright: ignore
+    executor.submit(
+        repeat,
+        1,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    )
+    executor.submit(
+        repeat,
+        "a",
+        sep="",  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    )
 
 
 async def an_executor_is_a_context() -> None:
