@@ -13,6 +13,7 @@
     │   ├── WorkerLostError       may have been executed; its answer is lost
     │   ├── DeploymentError       the worker does not exist or does not start
     │   └── PayloadTooLargeError  over a limit of the platform; not executed
+    ├── InvalidStateError         a task has no outcome yet
     ├── TaskTimeoutError          the task ran out of time; also a TimeoutError
     ├── TaskCancelledError        the task was cancelled before it had an outcome
     ├── SerializationError        a function, argument or result cannot travel
@@ -137,6 +138,10 @@ class DeploymentError(ComputeError):
 
 class PayloadTooLargeError(ComputeError):
     """A request or response exceeds the platform's limit and could not be spilled."""
+
+
+class InvalidStateError(WrenError):
+    """`Future.result` or `Future.exception` of a task that has no outcome yet."""
 
 
 class TaskTimeoutError(WrenError, TimeoutError):

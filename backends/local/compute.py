@@ -1,0 +1,202 @@
+"""`Compute` on this machine's processes: the reference implementation of the contract."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+
+from wren.backends.local.channel import SHARED_FROM, Buffer, size
+from wren.backends.local.process import WorkerProcess, ZygoteProcess
+from wren.backends.local.session import Session
+from wren.config import worker_environment
+from wren.errors import ComputeError, TaskTimeoutError
+from wren.protocols import Limits, Storage, WorkerInfo
+from wren.worker import versions
+
+_START_SECONDS: Final = 60.0
+
+
+class _Turn:
+    """A request that waits for a worker."""
+
+    __slots__ = ("ready", "request", "sent", "small", "worker")
+
+    def __init__(self, request: Sequence[Buffer], small: bool) -> None:
+        self.request = request
+        self.small = small
+        self.ready: anyio.Event | None = None
+        self.worker: WorkerProcess | None = None
+        self.sent = False
+
+    def wake(self) -> None:
+        """Let the request's owner go on."""
+        if self.ready is not None:
+            self.ready.set()
+
+
+class LocalCompute:
+    """Worker processes, forked when they are first needed and kept until the end."""
+
+    name = "local"
+
+    def __init__(self, workers: int, *, memory: int | None = None) -> None:
+        """Describe the pool; nothing starts before `prepare`.
+
+        Args:
+            workers: Most processes at a time.
+            memory: Limit of each one's data, in MB; beyond it a task gets MemoryError.
+        """
+        self.limits = Limits(
+            concurrency=workers,
+            queue=workers,
+            start_seconds=0.0,  # the time limit of a request begins when its worker has
+            lossless=True,
+        )
+        self._memory = memory
+        self._session: Session | None = None
+        self._zygote: ZygoteProcess | None = None
+        self._closed = False
+        self._numbers = 0
+        self._workers: set[WorkerProcess] = set()
+        self._idle: list[WorkerProcess] = []
+        self._waiting: deque[_Turn] = deque()
+
+    async def prepare(self) -> WorkerInfo:
+        """See `Compute.prepare`."""
+        self._start()
+        python, wren, cloudpickle = versions()
+        return WorkerInfo(
+            python=python, wren=wren, cloudpickle=cloudpickle, name="this machine"
+        )
+
+    def open_storage(self) -> Storage:
+        """Return a store in this driver's private directory, removed with it."""
+        from wren.storage.local import FileStorage
+
+        self._start()
+        assert self._session is not None  # noqa: S101  # _start made it
+        return FileStorage(self._session.path / "storage", private=True)
+
+    def _start(self) -> ZygoteProcess:
+        if self._closed:
+            raise ComputeError("this executor is closed")
+        if self._session is None:
+            self._session = Session()
+        if self._zygote is None:
+            self._zygote = ZygoteProcess(
+                worker_environment(), self._session.path, self._memory
+            )
+        return self._zygote
+
+    async def invoke(self, request: Sequence[Buffer], *, timeout: float) -> memoryview:
+        """See `Compute.invoke`."""
+        turn = _Turn(request, size(request) < SHARED_FROM)
+        worker = await self._claim(turn)
+        try:
+            if not turn.sent:
+                if turn.small:
+                    worker.send_small(request)
+                else:
+                    await worker.send_large(request)
+            response = await self._receive(worker, timeout)
+        except BaseException:
+            self._discard(worker)
+            raise
+        if worker.retired:
+            self._discard(worker)
+        else:
+            self._release(worker)
+        return response
+
+    async def _receive(self, worker: WorkerProcess, timeout: float) -> memoryview:
+        await worker.started(_START_SECONDS)
+        if timeout == math.inf:
+            return await worker.receive()
+        with anyio.move_on_after(timeout):
+            return await worker.receive()
+        raise TaskTimeoutError(f"no response within {timeout:g} s; the process was killed")
+
+    async def _claim(self, turn: _Turn) -> WorkerProcess:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.alive():
+                return worker
+            self._discard(worker)
+        if len(self._workers) < self.limits.concurrency:
+            return self._grow()
+        turn.ready = anyio.Event()
+        self._waiting.append(turn)
+        try:
+            await turn.ready.wait()
+        except BaseException:
+            if turn.worker is not None:  # it has been given the request
+                self._discard(turn.worker)
+            else:
+                self._waiting.remove(turn)
+            raise
+        if turn.worker is None:
+            raise ComputeError("this executor is closed")
+        return turn.worker
+
+    def _grow(self) -> WorkerProcess:
+        zygote = self._start()
+        if not zygote.running and self._workers:
+            # Its workers died with it, and each request in flight learns that by itself.
+            self._zygote = None
+            zygote = self._start()
+        self._numbers += 1
+        worker = WorkerProcess(zygote, self._numbers)
+        self._workers.add(worker)
+        return worker
+
+    def _release(self, worker: WorkerProcess) -> None:
+        """Give a worker that has answered to the next request, before anything else.
+
+        The driver has the response still to decode; meanwhile the worker has work.
+        """
+        if not self._waiting:
+            self._idle.append(worker)
+            return
+        self._hand_over(worker)
+
+    def _hand_over(self, worker: WorkerProcess) -> None:
+        turn = self._waiting.popleft()
+        turn.worker = worker
+        if turn.small:
+            worker.send_small(turn.request)
+            turn.sent = True
+        turn.wake()
+
+    def _discard(self, worker: WorkerProcess) -> None:
+        worker.discard()
+        self._workers.discard(worker)
+        if self._waiting and not self._closed:
+            self._hand_over(self._grow())
+
+    async def aclose(self) -> None:
+        """See `Compute.aclose`."""
+        if self._closed:
+            return
+        self._closed = True
+        while self._waiting:
+            self._waiting.popleft().wake()
+        for worker in list(self._workers):
+            self._discard(worker)
+        self._idle.clear()
+        try:
+            if self._zygote is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._zygote.aclose()
+        finally:
+            if self._session is not None:
+                self._session.close()
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may run on; a cgroup's share is not considered."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,309 @@
+"""The driver's view of the zygote and of each worker process."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio import to_thread
+
+from wren.backends.local.channel import (
+    DESCRIPTOR_BYTES,
+    RETIRE,
+    Buffer,
+    Inbox,
+    Outbox,
+    descriptors,
+    pair,
+    size,
+)
+from wren.backends.local.watch import watch
+from wren.backends.local.zygote import COMMAND, EVENT, FORK, KILL
+from wren.errors import DeploymentError, WorkerLostError
+
+_IN_LOOP: Final = 4 << 20
+"""Bytes that are copied on the event loop; about a millisecond. More goes to a thread."""
+
+_RECEIVE: Final = 1 << 18
+_END_SECONDS: Final = 5.0
+
+
+class ZygoteProcess:
+    """Starts the zygote, and has it fork and kill workers."""
+
+    def __init__(
+        self, environment: Mapping[str, str], session: Path, memory: int | None
+    ) -> None:
+        """Start the process; it becomes useful some 50 ms later.
+
+        Args:
+            environment: What the workers' environment shall be.
+            session: The directory to remove when this process dies.
+            memory: Limit of each worker's data, in MB.
+        """
+        self._control, theirs = socket.socketpair()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed by aclose
+        home = str(Path(__file__).parents[3])
+        program = (
+            "import sys\n"
+            "try: import wren.backends.local.zygote as zygote\n"
+            "except ImportError:\n"
+            f"    sys.path.append({home!r})\n"
+            "    import wren.backends.local.zygote as zygote\n"
+            f"zygote.main({str(session)!r}, {memory or 0})"
+        )
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603  # this interpreter
+                [sys.executable, "-P", "-c", program],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        self._control.setblocking(False)
+        self._events = bytearray()
+        self._exits: dict[int, tuple[int, str]] = {}
+        self._reading = anyio.Lock()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self._process.poll() is None
+
+    def fork(self, number: int) -> socket.socket:
+        """Have a worker forked and return the driver's end of its socket.
+
+        What is sent there before the worker has started waits in the socket.
+        """
+        ours, theirs = pair()
+        with theirs:
+            rights = array.array("i", [theirs.fileno()])
+            with contextlib.suppress(OSError):  # dead: the worker's socket will say so
+                self._drain()
+                self._control.sendmsg(
+                    [COMMAND.pack(FORK, number)],
+                    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
+                )
+        ours.setblocking(False)
+        return ours
+
+    def kill(self, number: int) -> None:
+        """Have a worker killed with everything that it started."""
+        with contextlib.suppress(OSError):  # dead: then its workers are, too
+            self._drain()
+            self._control.sendall(COMMAND.pack(KILL, number))
+
+    async def exit_of(self, number: int) -> tuple[int | None, str]:
+        """Wait for a worker's end and return its exit code and last output.
+
+        The code is negative for a signal, and None if the zygote died as well.
+
+        Raises:
+            DeploymentError: The zygote did not start.
+        """
+        with anyio.move_on_after(_END_SECONDS):
+            async with self._reading:
+                while number not in self._exits:
+                    await anyio.wait_readable(self._control)
+                    if not self._drain():
+                        return self._own_end()
+        return self._exits.pop(number, (None, ""))
+
+    def _drain(self) -> bool:
+        """Take the events that have arrived; False when there will be no more."""
+        open_ = True
+        while open_:
+            try:
+                data = self._control.recv(1 << 16)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            open_ = bool(data)
+            self._events += data
+        while len(self._events) >= EVENT.size:
+            number, code, length = EVENT.unpack_from(self._events)
+            end = EVENT.size + length
+            if len(self._events) < end:
+                break
+            output = self._events[EVENT.size : end].decode(errors="replace")
+            del self._events[:end]
+            self._exits[number] = code, output
+        return open_
+
+    def _own_end(self) -> tuple[int | None, str]:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        if self._process.returncode in (None, -signal.SIGKILL, -signal.SIGTERM):
+            return None, ""
+        self._stderr.seek(0)
+        text = self._stderr.read().decode(errors="replace").strip()
+        raise DeploymentError(
+            "the interpreter that worker processes are forked from did not start "
+            f"({sys.executable}, exit code {self._process.returncode}):\n{text}"
+        )
+
+    def forget(self, number: int) -> None:
+        """Drop what is known of a worker's end."""
+        self._exits.pop(number, None)
+
+    async def aclose(self) -> None:
+        """End the zygote and with it every worker; returns when all are gone."""
+        self._control.close()
+        watch = os.pidfd_open(self._process.pid)
+        try:
+            with anyio.move_on_after(_END_SECONDS) as scope:
+                await anyio.wait_readable(watch)
+            if scope.cancelled_caught:
+                self._process.kill()
+        finally:
+            os.close(watch)
+            self._process.wait()
+            self._stderr.close()
+
+
+class WorkerProcess:
+    """One worker: takes one request at a time."""
+
+    def __init__(self, zygote: ZygoteProcess, number: int) -> None:
+        self.number = number
+        self.retired = False
+        self._zygote = zygote
+        self._socket = zygote.fork(number)
+        self._outbox = Outbox()
+        self._inbox = Inbox()
+        self._greeted = False
+        self._gone = False
+        self._unsent = b""
+        self._watch = watch(self._socket, self._on_readable)
+
+    def alive(self) -> bool:
+        """Whether an idle worker is still there to take a request."""
+        return not self._on_readable()
+
+    def send_small(self, parts: Sequence[Buffer]) -> None:
+        """Begin to send a request that goes through the socket; never waits."""
+        pending, _ = self._outbox.frame(parts)
+        data = b"".join(pending)
+        try:
+            sent = self._socket.send(data)
+        except OSError:  # full, or the process is dead and receiving will say how
+            sent = 0
+        self._unsent = data[sent:]
+
+    async def send_large(self, parts: Sequence[Buffer]) -> None:
+        """Send a request through the memory file."""
+        if size(parts) > _IN_LOOP:
+            pending, attach = await to_thread.run_sync(self._outbox.frame, parts)
+        else:
+            pending, attach = self._outbox.frame(parts)
+        rights = array.array("i", attach)
+        with contextlib.suppress(OSError):  # receiving will say what happened
+            self._socket.sendmsg(
+                pending,
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if attach else [],
+            )
+
+    async def started(self, seconds: float) -> None:
+        """Wait until the process has started.
+
+        Args:
+            seconds: How long that may take.
+
+        Raises:
+            WorkerLostError: It ended.
+            DeploymentError: It did not start in time.
+        """
+        if self._greeted:
+            return
+        with anyio.move_on_after(seconds):
+            await self._message()
+            self._inbox.shift()
+            self._greeted = True
+            return
+        raise DeploymentError(f"a worker process did not start within {seconds:g} s")
+
+    async def receive(self) -> memoryview:
+        """Return the response to the request that was sent.
+
+        Raises:
+            WorkerLostError: The process ended; says how.
+        """
+        if self._unsent:
+            await self._send_rest()
+        await self._message()
+        if self._inbox.large() > _IN_LOOP:
+            response = await to_thread.run_sync(self._inbox.shift)
+        else:
+            response = self._inbox.shift()
+        self.retired = bool(self._inbox.flags & RETIRE)
+        return response
+
+    async def _message(self) -> None:
+        """Wait until a message is complete."""
+        while self._inbox.missing():
+            if self._gone:
+                code, output = await self._zygote.exit_of(self.number)
+                raise WorkerLostError(_ending(code), exit_code=code, output=output)
+            await self._watch.wait()
+
+    def _on_readable(self) -> bool:
+        """Read what has arrived; True if a message is complete or the process is gone."""
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(_RECEIVE, DESCRIPTOR_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data, ancillary = b"", []
+        if not data:
+            self._gone = True
+            self._watch.close()
+            return True
+        self._inbox.feed(data, descriptors(ancillary))
+        return not self._inbox.missing()
+
+    async def _send_rest(self) -> None:
+        while self._unsent and not self._gone:
+            await anyio.wait_writable(self._socket)
+            try:
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._unsent = b""  # dead; receiving will say how it ended
+
+    def discard(self) -> None:
+        """Kill the process and release what belongs to it. Idempotent."""
+        if self._socket.fileno() < 0:
+            return
+        self._watch.close()
+        self._zygote.kill(self.number)
+        self._zygote.forget(self.number)
+        self._socket.close()
+        self._outbox.close()
+        self._inbox.close()
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "the worker process and the process it was forked from are gone"
+    if code >= 0:
+        return f"the task ended its worker process with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    if -code == signal.SIGKILL:
+        return f"the worker process was killed by {name}; suspected: out of memory"
+    return f"the worker process was killed by {name}"

@@ -1,0 +1,390 @@
+"""From tasks to invocations and back.
+
+A bounded set of runners serves all jobs of an executor in turn. Each takes the next tasks
+of a job, sends them as one request, and deals with what comes back: outcomes, a refusal,
+or an error, by its class:
+
+    throttled           not executed       again, for as long as anything succeeds
+    not sent            not executed       again, 5 times
+    worker lost         may have executed  look for a stored response; then each task
+                                           alone, as long as it has attempts left
+    out of time         may have executed  as lost; a task alone has timed out
+    cannot work at all  not executed       the job ends
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from wren.envelope import RESPONSE, Buffer, decode, size
+from wren.errors import (
+    ComputeError,
+    ConfigurationError,
+    DeploymentError,
+    IntegrityError,
+    PayloadTooLargeError,
+    StorageError,
+    TaskTimeoutError,
+    ThrottledError,
+    TransientError,
+    VersionMismatchError,
+    WorkerLostError,
+    WrenError,
+)
+from wren.functions import FunctionPacker
+from wren.protocols import Compute, Storage
+from wren.request import RequestWriter, UnpicklableItemsError
+from wren.response import read_outcomes
+from wren.run import Batch, Run
+from wren.source import AsyncSource
+from wren.window import PATIENCE, Window
+from wren.worker import versions
+
+_SEND_TRIES: Final = 5
+_GRACE: Final = 0.2
+"""Seconds by which the driver's deadline is later than the worker's."""
+
+
+class Dispatcher:
+    """Serves the jobs of one executor."""
+
+    def __init__(
+        self, compute: Compute, open_storage: Callable[[], Storage], group: TaskGroup
+    ) -> None:
+        """Begin.
+
+        Args:
+            compute: Prepared.
+            open_storage: Returns the executor's storage, the same every time.
+            group: Where runners live, until `aclose` stops them.
+        """
+        limits = compute.limits
+        self.open_storage = open_storage
+        self.packer = FunctionPacker()
+        self.workers = limits.concurrency
+        self.most_in_flight = limits.concurrency + limits.queue
+        self._compute = compute
+        self._limits = limits
+        self._group = group
+        self._writer = RequestWriter(limits, versions())
+        self._window = Window(limits.concurrency)
+        self._ready: deque[Run] = deque()
+        self._idle: list[anyio.Event] = []
+        self._runners = 0
+        self._in_flight = 0
+        self._runs: set[Run] = set()
+        self._scopes: set[anyio.CancelScope] = set()
+        self._stopped = anyio.Event()
+
+    # --- jobs -----------------------------------------------------------------------------
+
+    def start(self, run: Run) -> None:
+        """Begin to serve a job."""
+        self._runs.add(run)
+        if isinstance(run.source, AsyncSource):
+            self._spawn(run.source.pull, partial(self.wake, run), scope=run.pulling)
+        self.wake(run)
+
+    def finished(self, run: Run) -> None:
+        """A job's last task has ended."""
+        self._runs.discard(run)
+        if run.spilled:
+            self._spawn(run.spill.clean)
+
+    async def aclose(self) -> None:
+        """Cancel every job, stop the runners and remove what the jobs have stored."""
+        runs = list(self._runs)
+        for run in runs:
+            run.cancel()
+        if self._scopes:
+            for scope in list(self._scopes):
+                scope.cancel()
+            await self._stopped.wait()
+        for run in runs:
+            if run.spilled:
+                await run.spill.clean()
+
+    def _spawn(
+        self,
+        function: Callable[..., Awaitable[None]],
+        *args: Any,
+        scope: anyio.CancelScope | None = None,
+    ) -> None:
+        """Start a task that `aclose` stops.
+
+        It has a scope of its own: the group's is also the scope of the code inside the
+        executor's ``async with``, which goes on after `aclose`.
+        """
+        scope = scope or anyio.CancelScope()
+        self._scopes.add(scope)
+        self._group.start_soon(self._scoped, scope, function, *args)
+
+    async def _scoped(
+        self,
+        scope: anyio.CancelScope,
+        function: Callable[..., Awaitable[None]],
+        *args: Any,
+    ) -> None:
+        try:
+            with scope:
+                await function(*args)
+        finally:
+            self._scopes.discard(scope)
+            if not self._scopes:
+                self._stopped.set()
+
+    def wake(self, run: Run) -> None:
+        """Say that a job may have something to send."""
+        if not run.queued:
+            run.queued = True
+            self._ready.append(run)
+        self._wake_runner()
+
+    def _wake_runner(self) -> None:
+        if self._idle:
+            self._idle.pop().set()
+        elif self._runners < self.most_in_flight:
+            self._runners += 1
+            self._spawn(self._serve)
+
+    # --- runners --------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        while True:
+            found = self._next()
+            if found is None:
+                event = anyio.Event()
+                self._idle.append(event)
+                await event.wait()
+                continue
+            run, batch = found
+            if self._ready:
+                self._wake_runner()
+            await self._serve_one(run, batch)
+            self._requeue(run)
+
+    async def _serve_one(self, run: Run, batch: Batch) -> None:
+        self._in_flight += 1
+        run.in_flight.add(batch)
+        try:
+            with anyio.CancelScope() as batch.scope:
+                await self._carry_out(run, batch)
+        finally:
+            self._in_flight -= 1
+            run.in_flight.discard(batch)
+
+    async def help(self, run: Run) -> None:
+        """Serve a job that has just been started, without the way through a runner."""
+        if self._in_flight < self._window.size and (batch := run.next_batch()):
+            await self._serve_one(run, batch)
+
+    def _requeue(self, run: Run) -> None:
+        if run.has_more and not run.queued:
+            run.queued = True
+            self._ready.append(run)
+
+    def _next(self) -> tuple[Run, Batch] | None:
+        allowed = self._window.size + self._limits.queue
+        while self._ready and self._in_flight < allowed:
+            run = self._ready.popleft()
+            run.queued = False
+            batch = run.next_batch()
+            if batch is not None:
+                self._requeue(run)  # behind the others, for fairness
+                return run, batch
+        return None
+
+    async def _carry_out(self, run: Run, batch: Batch) -> None:
+        """Bring a batch to an outcome, or give its tasks back for another attempt."""
+        try:
+            await self._attempt(run, batch)
+        except UnpicklableItemsError as exc:
+            for position, error in exc.errors.items():
+                run.settle_one(batch.start + position, error)
+            run.retry(batch.without(list(exc.errors)))
+        except (ConfigurationError, DeploymentError, VersionMismatchError) as exc:
+            run.fail(exc)
+        except (WorkerLostError, TaskTimeoutError, TransientError) as exc:
+            await self._again(run, batch, exc)
+        except PayloadTooLargeError as exc:
+            if len(batch.items) > 1:
+                run.retry(batch.split(batch.attempt))
+            else:
+                run.settle_error(batch, exc)
+        except WrenError as exc:
+            run.settle_error(batch, exc)
+        except Exception as exc:  # noqa: BLE001  # an adapter's bug must not hang the job
+            error = ComputeError(f"{self._compute.name}: {type(exc).__name__}: {exc}")
+            error.__cause__ = exc
+            run.fail(error)
+
+    async def _attempt(self, run: Run, batch: Batch) -> None:
+        while True:
+            seconds = self._seconds(run, batch)
+            request = await self._writer.write(run, batch, self.packer, seconds)
+            length = size(request)
+            run.count(invocations=1, size=length)
+            sent = time.monotonic()
+            try:
+                response = await self._compute.invoke(request, timeout=seconds)
+            except ThrottledError as exc:
+                await self._throttled(run, exc, sent)
+                continue
+            except WorkerLostError as exc:
+                found = await self._stored(run, batch, sent, seconds)
+                if found is None:
+                    raise
+                response = found
+                del exc
+            except (DeploymentError, PayloadTooLargeError):
+                raise
+            except ComputeError as exc:
+                await self._not_sent(batch, exc)
+                continue
+            del request
+            if await self._answered(run, batch, response, length, sent):
+                return
+
+    async def _answered(
+        self, run: Run, batch: Batch, response: Buffer, length: int, sent: float
+    ) -> bool:
+        """Deal with a response; False if the request is to be sent again."""
+        run.received(len(response))
+        header, buffers = _decode(response)
+        if "stored" in header:
+            stored = await run.spill.stored_response(run.name_request(batch))
+            if stored is None:
+                raise WorkerLostError("the response that was stored is not there")
+            header, buffers = _decode(stored)
+        if "refused" in header:
+            await self._refused(run, batch, header)
+            return False
+        elapsed = time.monotonic() - sent
+        self._window.succeeded()
+        assert run.function is not None  # noqa: S101  # it was sent
+        run.function.known = True
+        sizes = length, len(response)
+        run.sizer.observe(len(batch.items), header["seconds"], elapsed, sum(sizes))
+        await read_outcomes(run, batch, header, buffers, sizes, self._compute.name)
+        return True
+
+    async def _refused(self, run: Run, batch: Batch, header: dict[str, Any]) -> None:
+        """Prepare for sending a request again of which nothing has run, or raise."""
+        reason, detail = header["refused"], header["detail"]
+        assert run.function is not None  # noqa: S101  # it was sent
+        match reason:
+            case "function" if not batch.carry:
+                batch.carry = True
+            case "version":
+                python, wren, cloudpickle = versions()
+                raise VersionMismatchError(
+                    f"the worker has Python, wren, cloudpickle {detail}; this driver has "
+                    f"{python}, {wren}, {cloudpickle}: deploy again"
+                )
+            case "module":
+                extended = await to_thread.run_sync(run.function.with_module, detail)
+                if extended is None:
+                    raise DeploymentError(
+                        f"the worker has no module {detail!r}: install it there by "
+                        "listing it in the file that WREN_REQUIREMENTS names"
+                    )
+                run.use(extended)
+            case "argument":
+                error = _unreadable(detail)
+                raise UnpicklableItemsError({header["position"]: error})
+            case "unpickle":
+                run.fail(_unreadable(detail))
+                raise _unreadable(detail)
+            case "transient":
+                raise TransientError(detail)
+            case "reply":
+                raise WorkerLostError(f"the response could not be stored: {detail}")
+            case "integrity":
+                batch.unsent += 1
+                if batch.unsent >= _SEND_TRIES:
+                    raise IntegrityError(detail)
+            case _:
+                raise StorageError(detail)
+
+    # --- what went wrong ------------------------------------------------------------------
+
+    async def _throttled(self, run: Run, exc: ThrottledError, sent: float) -> None:
+        run.count(throttled=1)
+        pause = self._window.throttled(sent, exc.retry_after)
+        if time.monotonic() - self._window.progress > PATIENCE:
+            raise exc
+        await anyio.sleep(pause)
+
+    async def _not_sent(self, batch: Batch, exc: ComputeError) -> None:
+        batch.unsent += 1
+        if batch.unsent >= _SEND_TRIES:
+            raise exc
+        await anyio.sleep(_jitter(batch.unsent))
+
+    async def _stored(
+        self, run: Run, batch: Batch, sent: float, seconds: float
+    ) -> Buffer | None:
+        """Return the response that a lost worker has stored, or still may store."""
+        if not self._writer.commits(run, seconds):
+            return None
+        left = seconds - (time.monotonic() - sent)
+        request = run.name_request(batch)
+        if time.monotonic() - sent < self._limits.direct_seconds - _GRACE:
+            return await run.spill.stored_response(request)
+        return await run.spill.wait_response(request, left)
+
+    async def _again(self, run: Run, batch: Batch, exc: WrenError) -> None:
+        """Use up an attempt, and try the tasks again, each alone, if they have one left."""
+        alone = len(batch.items) == 1
+        timed_out = isinstance(exc, TaskTimeoutError)
+        if timed_out and alone and TaskTimeoutError not in run.options.retry_on:
+            run.settle_error(batch, exc)
+            return
+        if batch.attempt > run.options.retries:
+            if timed_out and not alone:
+                exc = WorkerLostError(f"a task that shared this one's worker: {exc}")
+            run.settle_error(batch, exc)
+            return
+        if not self._limits.lossless:
+            await anyio.sleep(_jitter(batch.attempt))
+        run.retry(batch.split(batch.attempt + 1))
+
+    def _seconds(self, run: Run, batch: Batch) -> float:
+        """Return how long an invocation may take, on the driver's clock."""
+        limits = self._limits
+        timeout = run.options.timeout
+        if timeout is None:
+            return limits.seconds + limits.start_seconds + _GRACE
+        count = len(batch.items)
+        total = timeout * count
+        if run.options.retries:
+            # A task may hang where no signal reaches it. That is to be noticed soon, also
+            # in a chunk: if its neighbours were only slow, they are run again alone.
+            total = min(total, timeout + 4 * run.sizer.expected(count))
+        return min(total, limits.seconds) + limits.start_seconds + _GRACE
+
+
+def _decode(response: Buffer) -> tuple[dict[str, Any], list[memoryview]]:
+    try:
+        return decode(response, RESPONSE)
+    except IntegrityError as exc:
+        raise WorkerLostError(f"the answer is no envelope: {exc}") from exc
+
+
+def _unreadable(detail: str) -> WrenError:
+    from wren.errors import SerializationError
+
+    return SerializationError(f"the worker could not unpickle it: {detail}")
+
+
+def _jitter(attempt: int) -> float:
+    return random.uniform(0, min(5.0, 0.05 * 2**attempt))  # noqa: S311  # not a secret

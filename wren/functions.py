@@ -1,0 +1,159 @@
+"""Functions made ready to travel, once for each map."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from secrets import token_hex
+from types import FunctionType
+from typing import Any, Final
+
+from wren import modules
+from wren.chunks import Pace
+from wren.diagnose import unpicklable
+from wren.envelope import size
+from wren.serialize import OverBudgetError, Pickled, dump, pack_function
+
+SHARED_FROM: Final = 1 << 20
+"""Bytes from which a buffer is stored once for all workers and requests."""
+
+_FRESH_SECONDS: Final = 1.0
+_KEPT: Final = 256
+_SMALL: Final = 64 * 1024
+
+
+class PackedFunction:
+    """A function as the envelope carries it.
+
+    Attributes:
+        identity: SHA-256 of ``parts``.
+        parts: What `wren.serialize.pack_function` made.
+        blobs: Large buffers of the function, by the names that ``parts`` uses.
+        pace: How fast its tasks are, as far as that is known.
+        known: A worker has it. Requests need not carry it, until one says otherwise.
+    """
+
+    __slots__ = ("_bundles", "_pickled", "blobs", "identity", "known", "pace", "parts")
+
+    def __init__(
+        self, pickled: Pickled, bundles: Sequence[modules.Bundle], pace: Pace
+    ) -> None:
+        self._pickled = pickled
+        self._bundles = bundles
+        # The names are not hashes: of 256 MB, a hash takes longer than the copy.
+        names = [
+            token_hex(16) if len(buffer) >= SHARED_FROM else None
+            for buffer in pickled.buffers
+        ]
+        self.blobs = {
+            name: buffer
+            for name, buffer in zip(names, pickled.buffers, strict=True)
+            if name is not None
+        }
+        self.identity, self.parts = pack_function(
+            pickled, [(bundle.id, bundle.data) for bundle in bundles], names
+        )
+        self.pace = pace
+        self.known = False
+
+    def size(self) -> int:
+        """Return the length of ``parts`` in bytes."""
+        return size(self.parts)
+
+    def with_module(self, name: str) -> PackedFunction | None:
+        """Return this function with one more local module, or None if that is no help.
+
+        Raises:
+            SerializationError: The module cannot travel.
+        """
+        bundle = modules.find(name)
+        if bundle is None or any(bundle.id == had.id for had in self._bundles):
+            return None
+        return PackedFunction(self._pickled, [*self._bundles, bundle], self.pace)
+
+
+class FunctionPacker:
+    """Pickles functions and remembers what it learned about them.
+
+    What was packed is good for a second without looking again: only the file of a module
+    that it needs could have changed.
+    """
+
+    def __init__(self) -> None:
+        self._by_name: dict[Callable[..., Any], tuple[float, PackedFunction]] = {}
+        self._by_value: dict[bytes, tuple[float, PackedFunction]] = {}
+        self._by_identity: dict[str, PackedFunction] = {}
+
+    def dump(self, fn: Callable[..., Any]) -> PackedFunction | Pickled | None:
+        """Pickle a function at the call; None if that takes longer than the loop may.
+
+        Returns:
+            The function ready to travel if it is known, or its pickle for `pack`.
+
+        Raises:
+            SerializationError: It cannot be pickled; names the attribute.
+        """
+        fresh = time.monotonic() - _FRESH_SECONDS
+        # Not any callable: its __hash__ and __eq__ would be the user's.
+        if type(fn) is FunctionType and (found := self._by_name.get(fn)):
+            since, packed = found
+            if since > fresh:
+                return packed
+        pickled = _dump(fn, bounded=True)
+        if pickled is not None and not pickled.buffers:
+            since, packed = self._by_value.get(b"".join(pickled.parts), (0.0, None))
+            if packed is not None and since > fresh:
+                return packed
+        return pickled
+
+    def pack(self, fn: Callable[..., Any], pickled: Pickled | None) -> PackedFunction:
+        """Add the local modules that a function needs. Reads files: not for the loop.
+
+        Args:
+            fn: The function.
+            pickled: What `dump` returned.
+
+        Raises:
+            SerializationError: A module cannot travel, such as a C extension.
+        """
+        if pickled is None:
+            pickled = _dump(fn, bounded=False)
+        assert pickled is not None  # noqa: S101  # not bounded
+        value = b"".join(pickled.parts)
+        bundle = modules.collect(fn, value)
+        packed = PackedFunction(pickled, [bundle] if bundle else [], Pace())
+        if packed.blobs:
+            return packed
+        packed = self._by_identity.setdefault(packed.identity, packed)
+        now = time.monotonic()
+        if not pickled.buffers and len(value) < _SMALL:
+            self._by_value[value] = now, packed
+        if _travels_by_name(fn):
+            self._by_name[fn] = now, packed
+        for kept in (self._by_name, self._by_value, self._by_identity):
+            while len(kept) > _KEPT:
+                kept.pop(next(iter(kept)))  # type: ignore[attr-defined]
+        return packed
+
+
+def _dump(fn: Callable[..., Any], *, bounded: bool) -> Pickled | None:
+    """Pickle a function; None if ``bounded`` and it takes too long.
+
+    Raises:
+        SerializationError: It cannot be pickled; names the attribute.
+    """
+    try:
+        return dump(fn, bounded=bounded)
+    except OverBudgetError:
+        return None
+    except Exception as exc:  # noqa: BLE001  # any object's pickling may raise anything
+        raise unpicklable(fn, exc, what="the function") from exc
+
+
+def _travels_by_name(fn: Callable[..., Any]) -> bool:
+    if type(fn) is not FunctionType or fn.__module__ == "__main__":
+        return False
+    module = sys.modules.get(fn.__module__)
+    return getattr(module, fn.__qualname__, None) is fn
+

@@ -1,0 +1,85 @@
+"""How one job is run: the defaults of an executor, and what a call overrides."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+from wren.config import Settings
+from wren.errors import ConfigurationError
+
+
+class Overrides(TypedDict, total=False):
+    """Keywords of `Executor.map`, `Executor.starmap` and `Executor.options`."""
+
+    timeout: float | None
+    retries: int
+    chunksize: int | None
+    concurrency: int | None
+    buffer: int | None
+    commit_after: float
+    retry_on: tuple[type[Exception], ...]
+    return_exceptions: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Checked options of one job; see `Executor` for their meaning."""
+
+    timeout: float | None = None
+    retries: int = 2
+    chunksize: int | None = None
+    concurrency: int | None = None
+    buffer: int | None = None
+    commit_after: float = 10.0
+    retry_on: tuple[type[Exception], ...] = ()
+    return_exceptions: bool = False
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise ConfigurationError(
+                f"timeout={self.timeout!r}: a positive number of seconds, or None"
+            )
+        if self.retries < 0:
+            raise ConfigurationError(f"retries={self.retries!r}: 0 or more")
+        if not self.commit_after >= 0:
+            raise ConfigurationError(
+                f"commit_after={self.commit_after!r}: 0 or more seconds, or inf for never"
+            )
+        for name in ("chunksize", "concurrency", "buffer"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigurationError(f"{name}={value!r}: 1 or more, or None")
+        if not all(
+            isinstance(kind, type) and issubclass(kind, Exception)  # pyright: ignore[reportUnnecessaryIsInstance]
+            for kind in self.retry_on
+        ):
+            raise ConfigurationError(
+                f"retry_on={self.retry_on!r}: a tuple of Exception classes"
+            )
+
+    def override(self, overrides: Overrides) -> Options:
+        """Return these options with some replaced.
+
+        Raises:
+            ConfigurationError: An unknown name or a bad value.
+        """
+        unknown = overrides.keys() - Overrides.__annotations__.keys()
+        if unknown:
+            known = ", ".join(sorted(Overrides.__annotations__))
+            raise ConfigurationError(
+                f"no option {', '.join(sorted(unknown))}; known: {known}"
+            )
+        return replace(self, **overrides) if overrides else self
+
+
+def options_of(settings: Settings) -> Options:
+    """Return the options that the settings ask for."""
+    return Options(
+        timeout=settings.timeout,
+        retries=settings.retries,
+        chunksize=settings.chunksize,
+        buffer=settings.buffer,
+        commit_after=settings.commit_after,
+    )

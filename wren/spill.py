@@ -1,0 +1,212 @@
+"""What one job keeps in storage, because it does not fit or must not be lost.
+
+Everything lies under ``wren/jobs/<id>/`` and is removed when the job has ended:
+
+    fn/<sha256>          a function
+    blob/<name>          a large buffer that several requests refer to
+    in/<request>         the arguments of one request
+    out/<xx>/<request>   the response to one request, create-once and sealed
+
+Workers reach their objects by grants. Nothing is opened before it is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import anyio
+from anyio import to_thread
+
+from wren.envelope import Parts, unseal
+from wren.errors import IntegrityError, KeyNotFoundError
+from wren.protocols import Grant, Storage
+from wren.transfer import delete_prefix
+
+ROOT: Final = "wren/jobs/"
+
+_LONGEST_GRANT: Final = 12 * 3600.0
+_MARGIN: Final = 600.0
+_CLEAN_SECONDS: Final = 5.0
+_READS: Final = 3
+_POLL_SECONDS: Final = 0.5
+
+
+class Spill:
+    """One job's part of the storage."""
+
+    def __init__(self, job: str, open_storage: Callable[[], Storage]) -> None:
+        self.prefix = f"{ROOT}{job}/"
+        self.requests = 0
+        """Requests that the driver has sent to storage for this job."""
+        self.used = False
+        """There may be something to remove."""
+        self._open = open_storage
+        self._key = b""
+        self._offers: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._lock = anyio.Lock()
+        self._polling = anyio.Lock()
+        self._stored: set[str] = set()
+        self._polled = 0.0
+
+    @property
+    def _storage(self) -> Storage:
+        self.requests += 1
+        self.used = True
+        return self._open()
+
+    @property
+    def key(self) -> bytes:
+        """The secret with which workers seal what they store."""
+        if not self._key:
+            self._key = secrets.token_bytes(32)
+        return self._key
+
+    async def offer(self, name: str, data: memoryview) -> dict[str, Any]:
+        """Store a large buffer once and return how a worker gets it."""
+        async with self._lock:
+            return await self._offer(f"{self.prefix}blob/{name}", [data], verify=None)
+
+    async def offer_function(self, identity: str, parts: Parts) -> dict[str, Any]:
+        """Store a function once and return how a worker gets it."""
+        async with self._lock:
+            return await self._offer(f"{self.prefix}fn/{identity}", parts, identity)
+
+    async def offer_arguments(self, request: str, parts: Parts) -> dict[str, Any]:
+        """Store a request's arguments and return how its worker gets them."""
+        sha256 = await to_thread.run_sync(_sha256, parts)
+        return await self._offer(f"{self.prefix}in/{request}", parts, sha256)
+
+    async def _offer(self, key: str, parts: Parts, verify: str | None) -> dict[str, Any]:
+        now = time.time()
+        until, offer = self._offers.get(key, (0.0, {}))
+        if until > now:
+            return offer
+        storage = self._storage
+        if key not in self._stored:
+            if verify is None and not storage.capabilities.private:
+                verify = await to_thread.run_sync(_sha256, parts)
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            await storage.put(key, data)
+            self._stored.add(key)
+        else:
+            verify = offer["sha256"]
+        grant = await storage.grant(key, "GET", expires_in=_LONGEST_GRANT)
+        offer = {"grant": as_json(grant), "sha256": verify}
+        self._offers[key] = now + _LONGEST_GRANT / 2, offer
+        return offer
+
+    async def reply(
+        self, request: str, limit: float, after: float, seconds: float
+    ) -> dict[str, Any]:
+        """Return how a worker stores the response to a request.
+
+        Args:
+            request: The request's name.
+            limit: Bytes from which the response cannot be sent directly.
+            after: Seconds of work from which it is stored before it is sent.
+            seconds: How long the request may run.
+        """
+        place = self._place(request)
+        self.used = True
+        grant = await self._open().grant(
+            place,
+            "PUT",
+            expires_in=min(seconds + _MARGIN, _LONGEST_GRANT),
+            if_absent=True,
+        )
+        return {
+            "grant": as_json(grant),
+            "place": place,
+            "key": self.key.hex(),
+            "limit": min(limit, 1 << 62),
+            "after": min(after, 1e18),
+        }
+
+    def _place(self, request: str) -> str:
+        shard = hashlib.sha256(request.encode()).hexdigest()[:2]
+        return f"{self.prefix}out/{shard}/{request}"
+
+    async def stored_response(self, request: str) -> memoryview | None:
+        """Return the response that a worker stored, or None if there is none.
+
+        Raises:
+            IntegrityError: Something else lies there, also when read again.
+        """
+        place = self._place(request)
+        for attempt in range(_READS):
+            try:
+                data = await self._storage.get(place)
+            except KeyNotFoundError:
+                return None
+            try:
+                return await to_thread.run_sync(unseal, data, self.key, place)
+            except IntegrityError:
+                if attempt == _READS - 1:
+                    raise
+        return None
+
+    async def wait_response(self, request: str, seconds: float) -> memoryview | None:
+        """Wait until a worker has stored the response; None if it has not in time.
+
+        All of a job's waiting requests share one listing at a time; the object itself
+        decides, a listing is a hint.
+        """
+        place = self._place(request)
+        with anyio.move_on_after(seconds):
+            while True:
+                async with self._polling:
+                    if place not in self._stored:
+                        await self._list_responses()
+                if place in self._stored:
+                    found = await self.stored_response(request)
+                    if found is not None:
+                        # What has been read leaves the listing, which stays one page.
+                        await self._storage.delete([place])
+                        return found
+                    self._stored.discard(place)
+        return await self.stored_response(request)
+
+    async def _list_responses(self) -> None:
+        pause = self._polled + _POLL_SECONDS - time.monotonic()
+        await anyio.sleep(max(0.0, pause))
+        async for found in self._storage.list(f"{self.prefix}out/"):
+            self._stored.add(found.key)
+        self._polled = time.monotonic()
+
+    async def forget_arguments(self, request: str) -> None:
+        """Remove a request's arguments, once it has been answered."""
+        key = f"{self.prefix}in/{request}"
+        if key in self._stored:
+            self._stored.discard(key)
+            del self._offers[key]
+            await self._storage.delete([key])
+
+    async def clean(self) -> None:
+        """Remove everything, within a few seconds; what stays is for ``wren clean``."""
+        if not self.used:
+            return
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_CLEAN_SECONDS):
+            for part in ("in/", "fn/", "blob/", "out/"):
+                await delete_prefix(self._open(), self.prefix + part)
+            self.used = False
+
+
+def as_json(grant: Grant) -> dict[str, Any]:
+    """Return a grant as a request's header carries it."""
+    return {
+        "method": grant.method,
+        "url": grant.url,
+        "headers": dict(grant.headers),
+        "expires": min(grant.expires, 1e18),
+    }
+
+
+def _sha256(parts: Parts) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
