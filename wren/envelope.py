@@ -70,7 +70,18 @@ def encode(
     Returns:
         The envelope's parts, in order. Memoryviews among them must be of bytes.
     """
-    text = _to_json(header).encode()
+    return encode_text(kind, to_text(header), buffers)
+
+
+def to_text(header: Mapping[str, object]) -> bytes:
+    """Return a header as `encode` writes it."""
+    return _to_json(header).encode()
+
+
+def encode_text(
+    kind: int, text: bytes, buffers: Sequence[Parts]
+) -> list[Buffer]:
+    """Lay out one envelope like `encode`, with a header that is text already."""
     lengths = [size(parts) for parts in buffers]
     position = _FIXED.size + 8 * len(lengths) + len(text)
     body: list[Buffer] = []

@@ -11,7 +11,16 @@ import anyio
 from anyio import to_thread
 
 from wren.diagnose import unpicklable
-from wren.envelope import ARGUMENTS, REQUEST, Buffer, Parts, encode, size
+from wren.envelope import (
+    ARGUMENTS,
+    REQUEST,
+    Buffer,
+    Parts,
+    encode,
+    encode_text,
+    size,
+    to_text,
+)
 from wren.errors import SerializationError
 from wren.functions import SHARED_FROM, FunctionPacker, PackedFunction
 from wren.protocols import Limits
@@ -50,6 +59,8 @@ class RequestWriter:
         self._limits = limits
         self._versions = versions
         self._packing = anyio.Lock()
+        self._plain_key: tuple[str, str, float | None] | None = None
+        self._plain_text = b""
 
     def commits(self, run: Run, seconds: float) -> bool:
         """Whether workers store a response before they send it, if it took long."""
@@ -77,6 +88,10 @@ class RequestWriter:
         """
         function = run.function or await self._pack(run, packer)
         many = batch.many or await _pickle(batch)
+        carry = batch.carry or not function.known
+        if many.each is None and self._limits.lossless and not carry:
+            if not self.commits(run, seconds):
+                return encode_text(REQUEST, self._plain(run, function), many.frames)
         header: dict[str, Any] = {
             "versions": self._versions,
             "function": function.identity,
@@ -89,7 +104,7 @@ class RequestWriter:
         if many.each is not None:
             header["each"] = many.each
             await self._share(run, many, header, blobs)
-        if batch.carry or not function.known:
+        if carry:
             await self._carry(run, function, header, frames, blobs)
         if blobs:
             header["blobs"] = blobs
@@ -103,6 +118,20 @@ class RequestWriter:
         else:
             frames += many.frames
         return encode(REQUEST, header, frames)
+
+    def _plain(self, run: Run, function: PackedFunction) -> bytes:
+        """Return the header that most requests to processes on this machine have."""
+        key = function.identity, run.call, run.options.timeout
+        if key != self._plain_key:
+            header: dict[str, Any] = {
+                "versions": self._versions,
+                "function": function.identity,
+                "call": run.call,
+            }
+            if run.options.timeout is not None:
+                header["timeout"] = run.options.timeout
+            self._plain_key, self._plain_text = key, to_text(header)
+        return self._plain_text
 
     async def _pack(self, run: Run, packer: FunctionPacker) -> PackedFunction:
         async with self._packing:

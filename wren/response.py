@@ -66,7 +66,15 @@ async def read_outcomes(
     if again:
         _settle_others(run, batch, outcomes, header, sizes, again)
     else:
-        run.settle(batch, outcomes, header, sizes)
+        run.settle(batch, outcomes, header, sizes, first_failure(outcomes))
+
+
+def first_failure(outcomes: Sequence[Any]) -> Exception | None:
+    """Return the first failure among outcomes, if there is one."""
+    for outcome in outcomes:
+        if type(outcome) is Failed:
+            return outcome.error
+    return None
 
 
 def _merge(
@@ -102,7 +110,8 @@ def _settle_others(
     positions = [piece.start - batch.start for piece in again]
     for piece in batch.without(positions):
         begin = piece.start - batch.start
-        run.settle(piece, outcomes[begin : begin + len(piece.items)], header, sizes)
+        part = outcomes[begin : begin + len(piece.items)]
+        run.settle(piece, part, header, sizes, first_failure(part))
     run.retry(again)
 
 

@@ -128,6 +128,7 @@ class Run:
         self._spill: Spill | None = None
         self._id = ""
         self._single = False
+        self._only: tuple[Batch, int, dict[str, Any], tuple[int, int], float] | None = None
         self._stats = JobStats(total=source.length, started=time.time())
         self._everything = source.length is not None
         self._skipped: set[int] = set()
@@ -282,7 +283,12 @@ class Run:
     # --- outcomes -----------------------------------------------------------------------
 
     def settle(
-        self, batch: Batch, outcomes: list[Any], header: dict[str, Any], sizes: tuple[int, int]
+        self,
+        batch: Batch,
+        outcomes: list[Any],
+        header: dict[str, Any],
+        sizes: tuple[int, int],
+        failure: Exception | None = None,
     ) -> None:
         """Record what a worker answered.
 
@@ -291,17 +297,28 @@ class Run:
             outcomes: A value or a `Failed` for each.
             header: The response's header.
             sizes: Bytes of request and response.
+            failure: The first failure among the outcomes.
         """
-        failed = [slot.error for slot in outcomes if type(slot) is Failed]
         stats = self._stats
-        stats.finished += len(outcomes) - len(failed)
-        stats.failed += len(failed)
-        self._remember(batch, header, sizes)
-        self.ledger.settle(batch.start, outcomes, failed[0] if failed else None)
+        count = len(outcomes)
+        failed = 0 if failure is None else _failures(outcomes)
+        stats.finished += count - failed
+        stats.failed += failed
+        row = batch, count, header, sizes, time.time()
+        if self._single:
+            self._only = row
+        else:
+            self._remember(*row)
+        self.ledger.settle(batch.start, outcomes, failure)
         self.finish_if_done()
 
     def _remember(
-        self, batch: Batch, header: dict[str, Any], sizes: tuple[int, int]
+        self,
+        batch: Batch,
+        count: int,
+        header: dict[str, Any],
+        sizes: tuple[int, int],
+        finished: float,
     ) -> None:
         stats = self._stats
         seconds = header.get("seconds", 0.0)
@@ -312,11 +329,11 @@ class Run:
         new = self._history.add(
             header.get("worker", ""),
             batch.start,
-            len(batch.items),
+            count,
             batch.attempt,
             batch.queued,
             header.get("started", 0.0),
-            time.time(),
+            finished,
             seconds,
             cold,
             *sizes,
@@ -328,6 +345,12 @@ class Run:
         stats.cold_starts += cold
         stats.busy_seconds += seconds
         stats.peak_memory = max(stats.peak_memory, peak)
+
+    def _remember_only(self) -> None:
+        """Evaluate what a job of one task has left until somebody asks for it."""
+        if self._only is not None:
+            row, self._only = self._only, None
+            self._remember(*row)
 
     def settle_one(self, index: int, error: Exception) -> None:
         """Let one task end with an exception."""
@@ -368,6 +391,7 @@ class Run:
     @property
     def stats(self) -> JobStats:
         """See `wren.job.Control`."""
+        self._remember_only()
         if self._spill is not None:
             self._stats.storage_requests = self._spill.requests
         return replace(self._stats)
@@ -384,6 +408,7 @@ class Run:
 
     def task_stats(self, index: int) -> TaskStats | None:
         """See `wren.job.Control`."""
+        self._remember_only()
         return None if self._history is None else self._history.find(index)
 
     def want_all(self) -> None:
@@ -449,3 +474,7 @@ class Run:
             self._stats.failed += len(batch.items)
         self.ledger.settle(batch.start, [Failed(error)] * len(batch.items))
         self.finish_if_done()
+
+
+def _failures(outcomes: list[Any]) -> int:
+    return sum(type(outcome) is Failed for outcome in outcomes)

@@ -169,7 +169,8 @@ def writable(data: Buffer) -> memoryview:
 # Values of these types, and of no subclass, can share one pickle. All others get one each:
 # one that does not pickle, or not unpickle, then spoils only itself, and two tasks never
 # share an object because they happen to travel together.
-_ATOMIC: Final = frozenset({int, float, bool, str, bytes, complex, type(None)})
+_NUMBERS: Final = frozenset({int, float, bool, complex, type(None)})
+_ATOMIC: Final = _NUMBERS | {str, bytes}
 
 
 class Many:
@@ -206,7 +207,11 @@ def dump_many(
         OverBudgetError: The deadline passed, or ``dump_one`` raised it.
     """
     many = Many()
-    if set(map(type, values)) <= _ATOMIC:
+    types = set(map(type, values))
+    if types <= _NUMBERS:
+        many.frames.append([pickle.dumps(values, 5)])
+        return many
+    if types <= _ATOMIC:
         many.frames.append(dump_one(values).parts)
         return many
     pickles: list[Buffer] = []

@@ -17,6 +17,8 @@ from wren.errors import TaskTimeoutError
 if TYPE_CHECKING:
     import asyncio
 
+_LINE: Final = 8 * 1024
+
 TAIL: Final = 64 * 1024
 """Bytes kept of what the tasks of one request print."""
 
@@ -197,32 +199,49 @@ def _expire(_signal: int, _frame: FrameType | None) -> None:
     raise Expired
 
 
-class _Tail(io.RawIOBase):
-    """Passes bytes on to a descriptor and remembers the last of them."""
+class _Tail(io.BufferedIOBase):
+    """Passes bytes on to a descriptor, a line at a time, and remembers the last of them."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._kept = bytearray()
+        self._passed = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        kept = self._kept
-        kept += data
-        if len(kept) > 2 * TAIL:
-            del kept[:-TAIL]
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(self._descriptor, view) :]
-            except OSError:  # a task closed it; what was printed is still kept
-                break
+        self._kept += data
+        if b"\n" in data or len(self._kept) - self._passed > _LINE:
+            self._pass_on()
         return len(data)
 
+    def flush(self) -> None:
+        if self._kept:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        kept = self._kept
+        with memoryview(kept)[self._passed :] as view:
+            left = view
+            while left:
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except OSError:  # a task closed it; what was printed is still kept
+                    break
+            left.release()
+        if len(kept) > 2 * TAIL:
+            del kept[:-TAIL]
+        self._passed = len(kept)
+
     def take(self) -> str:
+        """Return and forget what is remembered."""
+        if not self._kept:
+            return ""
+        self._pass_on()
         text = bytes(self._kept[-TAIL:]).decode(errors="replace")
         self._kept.clear()
+        self._passed = 0
         return text
 
 
@@ -244,16 +263,12 @@ class Output:
             return
         self._tails = [_Tail(1), _Tail(2)]
         self._streams = [
-            io.TextIOWrapper(
-                io.BufferedWriter(tail), "utf-8", "backslashreplace", line_buffering=True
-            )
+            io.TextIOWrapper(tail, "utf-8", "backslashreplace", write_through=True)
             for tail in self._tails
         ]
         sys.stdout, sys.stderr = self._streams
 
     def take(self) -> str:
         """Return and forget the tail of what was printed since the last call."""
-        for stream in self._streams:
-            if not stream.closed:
-                stream.flush()
-        return "".join(tail.take() for tail in self._tails)
+        out, err = self._tails
+        return out.take() + err.take()
