@@ -429,6 +429,7 @@ def test_a_path_in_a_file_is_relative_to_the_file(
         ("s3://canary:canary@bucket/p", "s3://***@bucket/p"),
         ("az://account/container?sig=canary&x=@", "az://account/container?***"),
         ("x://u:p@canary@host", "x://***@host"),
+        ("Name=n;AccountKey=canary==;Suffix=s", "Name=n;AccountKey=***;Suffix=s"),
     ],
 )
 def test_secrets_are_not_shown(url: str, shown: str) -> None:

@@ -72,8 +72,9 @@ _DELAY: Final = _Kind(
 
 
 def mask_url(url: str) -> str:
-    """Return a URL without what may be secret in it: user, password and query."""
-    return re.sub(r"\?.*", "?***", re.sub(r"(?<=://)[^/]*@", "***@", url))
+    """Return a URL without what may be secret in it: user, password, query, keys."""
+    url = re.sub(r"\?.*", "?***", re.sub(r"(?<=//)[^/]*@", "***@", url))
+    return re.sub(r"(?i)((?:key|secret|password|signature)=)[^;]*", r"\1***", url)
 
 
 def _setting(
