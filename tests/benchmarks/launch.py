@@ -1,0 +1,111 @@
+"""Runs a contender in a process of its own, and ends whatever it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_hex
+from time import perf_counter
+from typing import Final, Literal
+
+from tests.benchmarks.row import Figures
+
+ROOT: Final = Path(__file__).parents[2]
+
+_MARK: Final = "BENCHMARK_RUN"
+
+Status = Literal["ok", "missing", "excluded", "wrong", "failed", "hangs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one run ended."""
+
+    status: Status
+    detail: str = ""
+    figures: Figures = field(default_factory=Figures)
+    seconds: float = 0.0
+    """From start to end, everything included."""
+
+
+def launch(row: str, contender: str, size: int, limit: float) -> Outcome:
+    """Measure once.
+
+    Args:
+        row: The row's name.
+        contender: The contender's name.
+        size: How many tasks.
+        limit: Seconds after which the process, and every process that it started, is
+            killed.
+    """
+    mark = token_hex(16)
+    started = perf_counter()
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        path = Path(directory, "outcome.json")
+        log = Path(directory, "log")
+        python_path = os.pathsep.join(
+            filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+        )
+        environment = {
+            **os.environ,
+            "PYTHONPATH": python_path,
+            "TMPDIR": directory,  # what a killed contender leaves goes with it
+            _MARK: mark,
+        }
+        command = [sys.executable, "-m", "tests.benchmarks.child"]
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [*command, row, contender, str(size), str(path)],
+                env=environment,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            hangs = False
+            process.wait(limit)
+        except subprocess.TimeoutExpired:
+            hangs = True
+        finally:
+            _kill(process, mark)
+        seconds = perf_counter() - started
+        if hangs:
+            return Outcome(
+                status="hangs", detail=f"killed after {limit:g} s", seconds=seconds
+            )
+        if not path.exists():
+            lines = log.read_text(errors="replace").splitlines()
+            detail = lines[-1] if lines else "ended without a word"
+            return Outcome(status="failed", detail=detail, seconds=seconds)
+        return Outcome(**json.loads(path.read_text()), seconds=seconds)
+
+
+def _kill(process: subprocess.Popen[bytes], mark: str) -> None:
+    """Kill a contender's process group, and its processes that left the group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    while strays := _marked(mark):
+        for stray in strays:
+            with suppress(ProcessLookupError):
+                os.kill(stray, signal.SIGKILL)
+
+
+def _marked(mark: str) -> list[int]:
+    """Return the live processes that inherited the mark; none without ``/proc``."""
+    wanted = f"{_MARK}={mark}".encode()
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has just ended, or is somebody else's
+            if wanted in path.read_bytes():  # empty for a process that is dead already
+                found.append(int(path.parent.name))
+    return found
