@@ -128,6 +128,7 @@ class Run:
         self._spill: Spill | None = None
         self._id = ""
         self._single = False
+        self._closed = False
         self._only: tuple[Batch, int, dict[str, Any], tuple[int, int], float] | None = None
         self._stats = JobStats(total=source.length, started=time.time())
         self._everything = source.length is not None
@@ -211,7 +212,10 @@ class Run:
             return None
         if self.retries:
             return self.retries.popleft()
-        if self._source.exhausted or self.ended:
+        if self._source.exhausted:
+            self._input_ended()
+            return None
+        if self.ended:
             return None
         most = self._room()
         if most < 1:
@@ -223,10 +227,15 @@ class Run:
             return None
         batch = self._reserve(items) if items else None
         if self._source.exhausted:
+            self._input_ended()
+        return batch
+
+    def _input_ended(self) -> None:
+        if not self._closed:
+            self._closed = True
             self._stats.total = self.ledger.taken
             self.ledger.close()
             self.finish_if_done()
-        return batch
 
     def _left(self) -> int | None:
         if self.length is None:
