@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from wren.protocols import ObjectInfo, Storage
+from wren.protocols import Storage
 
 JOBS: Final = "wren/jobs/"
 """Every job's objects are below this prefix and its identity."""
@@ -55,16 +55,12 @@ async def remove_job(storage: Storage, job: StaleJob) -> None:
     """Delete a job's objects, but none written since it was looked at. Idempotent."""
     batch: list[str] = []
     async for info in storage.list(f"{JOBS}{job.id}/"):
-        if _is_old(info, job):
+        if info.modified <= job.newest:
             batch.append(info.key)
         if len(batch) == _BATCH:
             await storage.delete(batch)
             batch = []
     await storage.delete(batch)
-
-
-def _is_old(info: ObjectInfo, job: StaleJob) -> bool:
-    return info.modified <= job.newest
 
 
 def stale_sessions(*, dry_run: bool) -> list[Path]:
