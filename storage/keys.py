@@ -10,7 +10,7 @@ MAX_KEY_BYTES: Final = 1024
 """Longest key in UTF-8, the limit of S3 and of Google Cloud Storage."""
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
-_SHOWN: Final = 80
+_SHOWN: Final = 40
 
 
 def check_key(key: str) -> str:

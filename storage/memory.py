@@ -227,8 +227,9 @@ async def _copy(data: Buffer, start: int = 0, stop: int | None = None) -> bytes:
 def _join(view: memoryview) -> bytes:
     # Copying a piece holds the interpreter's lock for a moment; joining large pieces
     # releases it. One bytes(view) would hold up the event loop for all of its length.
-    starts = range(0, len(view), _PIECE)
-    return b"".join([bytes(view[start : start + _PIECE]) for start in starts])
+    with view:  # the caller may resize its buffer afterwards
+        starts = range(0, len(view), _PIECE)
+        return b"".join([bytes(view[start : start + _PIECE]) for start in starts])
 
 
 def open_storage(url: str, settings: Settings) -> MemoryStorage:

@@ -107,10 +107,11 @@ class Tree:
             between()
             *path, name = names.object_path(key)
             with suppress(FileNotFoundError):
-                self._remove(path, name, os.unlink)
+                self._unlink(path, name)
                 folders.add(tuple(path))
         for folder in sorted(folders, key=len, reverse=True):
-            self._prune(folder)
+            with suppress(FileNotFoundError):  # pruned along with another
+                self._prune(folder)
 
     def walk(self, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
         """Yield objects in the order of their keys; a directory is read when it is due.
@@ -134,47 +135,53 @@ class Tree:
             pending += map(itemgetter(1), reversed(found))
 
     def _scan(
-        self, folder: _Folder, prefix: str, start_after: str, stem: str = ""
+        self, folder: _Folder, prefix: str, start_after: str
     ) -> Iterator[tuple[str, ObjectInfo | _Folder]]:
         """Yield what is asked for in one directory, each with its place in the order.
 
-        That is an object's key, or what all keys in a directory begin with. A directory
-        in which long segments go on belongs to this one: ``stem`` is a segment's
-        encoded beginning.
+        That is an object's key, or what all keys in a directory begin with.
+        """
+        for name, path, entry in self._entries(folder.path):
+            segment = names.decode(name.removesuffix(names.OBJECT))
+            if segment is None:
+                continue
+            key = folder.prefix + segment
+            if not name.endswith(names.OBJECT):
+                key += "/"
+                related = key.startswith(prefix) or prefix.startswith(key)
+                later = key > start_after or start_after.startswith(key)
+                if related and later and entry.is_dir(follow_symlinks=False):
+                    yield key, _Folder(path, key)
+            elif key.startswith(prefix) and key > start_after:
+                with suppress(FileNotFoundError):  # deleted since
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        yield key, _info(key, status)
+
+    def _entries(
+        self, path: tuple[str, ...], stem: str = ""
+    ) -> Iterator[tuple[str, tuple[str, ...], os.DirEntry[str]]]:
+        """Yield the names in a directory, the paths to them and their entries.
+
+        A directory in which long names go on counts as part of this one: its names are
+        joined to their beginning, ``stem``.
         """
         try:
-            descriptor = self._open(folder.path)
+            descriptor = self._open(path)
         except FileNotFoundError:
             return
         try:
             with os.scandir(descriptor) as entries:
                 for entry in entries:
+                    below = (*path, entry.name)
+                    name = stem + entry.name
                     if entry.name.startswith(files.TEMPORARY):
                         _sweep(entry, descriptor)
-                        continue
-                    path = (*folder.path, entry.name)
-                    if entry.name.endswith(names.CONTINUED):
-                        longer = stem + entry.name.removesuffix(names.CONTINUED)
-                        below = _Folder(path, folder.prefix)
-                        yield from self._scan(below, prefix, start_after, longer)
-                        continue
-                    segment = names.decode(stem + entry.name.removesuffix(names.OBJECT))
-                    if segment is None:
-                        continue
-                    key = folder.prefix + segment
-                    if not entry.name.endswith(names.OBJECT):
-                        key += "/"
-                        if (
-                            entry.is_dir(follow_symlinks=False)
-                            and (key.startswith(prefix) or prefix.startswith(key))
-                            and (key > start_after or start_after.startswith(key))
-                        ):
-                            yield key, _Folder(path, key)
-                    elif key.startswith(prefix) and key > start_after:
-                        with suppress(FileNotFoundError):  # deleted since
-                            status = entry.stat(follow_symlinks=False)
-                            if stat.S_ISREG(status.st_mode):
-                                yield key, _info(key, status)
+                    elif not entry.name.endswith(names.CONTINUED):
+                        yield name, below, entry
+                    elif entry.is_dir(follow_symlinks=False):
+                        stem_below = name.removesuffix(names.CONTINUED)
+                        yield from self._entries(below, stem_below)
         finally:
             os.close(descriptor)
 
@@ -207,21 +214,28 @@ class Tree:
         os.close(descriptor)
         raise ConfigurationError(f"{self._root} {fault}: chmod 700 {self._root}")
 
-    def _remove(
-        self, path: Sequence[str], name: str, remove: Callable[..., None]
-    ) -> None:
+    def _unlink(self, path: Sequence[str], name: str) -> None:
         folder = self._open(path)
         try:
-            remove(name, dir_fd=folder)
+            os.unlink(name, dir_fd=folder)
         finally:
             os.close(folder)
 
     def _prune(self, path: Sequence[str]) -> None:
-        # A writer that needs one of these directories meanwhile makes it again.
-        with suppress(OSError):  # not empty, or somebody else was quicker
-            while path:
-                *path, name = path
-                self._remove(path, name, os.rmdir)
+        """Remove a directory if it is empty, then the one above, and so on.
+
+        A writer that needs one of them meanwhile makes it again.
+        """
+        folder = self._open(path[:-1])
+        try:
+            with suppress(OSError):  # not empty, or somebody else was quicker
+                for depth in reversed(range(len(path))):
+                    os.rmdir(path[depth], dir_fd=folder)
+                    if depth:
+                        below, folder = folder, files.open_directory("..", folder)
+                        os.close(below)
+        finally:
+            os.close(folder)
 
 
 def _sweep(entry: os.DirEntry[str], folder: int) -> None:

@@ -163,10 +163,11 @@ def _fill(
 ) -> None:
     os.fchmod(descriptor, 0o600)
     for part in parts:
-        rest = memoryview(part)
-        while rest:
-            between()
-            rest = rest[os.write(descriptor, rest[:_PIECE]) :]
+        with memoryview(part) as view:  # the caller may resize its buffer afterwards
+            done = 0
+            while done < len(view):
+                between()
+                done += os.write(descriptor, view[done : done + _PIECE])
     # The kernel's own stamp has the resolution of its clock tick. Within a tick the
     # inode's number can come back, and `etag` would be the same for other content.
     now = time.time_ns()
