@@ -181,6 +181,9 @@ class Dispatcher:
         finally:
             self._in_flight -= 1
             run.in_flight.discard(batch)
+            if batch.blobs:
+                with anyio.CancelScope(shield=True):
+                    await run.spill.release(batch.blobs)
 
     async def help(self, run: Run) -> None:
         """Serve a job that has just been started, without the way through a runner."""

@@ -108,6 +108,7 @@ class RequestWriter:
             await self._carry(run, function, header, frames, blobs)
         if blobs:
             header["blobs"] = blobs
+            batch.blobs += tuple(blobs)  # a request that is sent again refers again
         await self._reply(run, batch, header, seconds)
         room = self._limits.request_bytes - _HEADER_ROOM - sum(map(size, frames))
         if room < math.inf and sum(map(size, many.frames)) > room:

@@ -42,10 +42,12 @@ class Batch:
         scope: Cancels the invocation under way.
         queued: When the arguments were taken, in seconds since the epoch.
         request: Name of the request; all its attempts share it.
+        blobs: Names of stored buffers that the request under way refers to.
     """
 
     __slots__ = (
         "attempt",
+        "blobs",
         "carry",
         "items",
         "many",
@@ -68,6 +70,7 @@ class Batch:
         self.scope: anyio.CancelScope | None = None
         self.queued = time.time()
         self.request = ""
+        self.blobs: tuple[str, ...] = ()
 
     def split(self, attempt: int) -> list[Batch]:
         """Return each task as a batch of its own."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import anyio
@@ -27,6 +27,9 @@ from wren.protocols import Grant, Storage
 from wren.transfer import delete_prefix
 
 ROOT: Final = "wren/jobs/"
+
+BLOBS_KEPT: Final = 512 << 20
+"""Bytes of shared buffers that may stay stored while no request refers to them."""
 
 _LONGEST_GRANT: Final = 12 * 3600.0
 _MARGIN: Final = 600.0
@@ -50,6 +53,7 @@ class Spill:
         self._lock = anyio.Lock()
         self._polling = anyio.Lock()
         self._stored: set[str] = set()
+        self._blobs: dict[str, tuple[int, int]] = {}  # name -> bytes, users; oldest first
         self._polled = 0.0
 
     @property
@@ -66,9 +70,39 @@ class Spill:
         return self._key
 
     async def offer(self, name: str, data: memoryview) -> dict[str, Any]:
-        """Store a large buffer once and return how a worker gets it."""
+        """Store a large buffer once and return how a worker gets it.
+
+        It stays until `release` has been called as often, and longer if there is room.
+        """
+        key = f"{self.prefix}blob/{name}"
         async with self._lock:
-            return await self._offer(f"{self.prefix}blob/{name}", [data], verify=None)
+            length, users = self._blobs.pop(name, (len(data), 0))
+            self._blobs[name] = length, users + 1
+            return await self._offer(key, [data], verify=None)
+
+    async def release(self, names: Iterable[str]) -> None:
+        """Say that a request that referred to these buffers has been answered.
+
+        The least recently used ones are removed beyond `BLOBS_KEPT` bytes, so that a job
+        over any number of large arrays takes no more than that.
+        """
+        for name in names:
+            length, users = self._blobs[name]
+            self._blobs[name] = length, users - 1
+        excess = sum(length for length, _ in self._blobs.values()) - BLOBS_KEPT
+        unwanted: list[str] = []
+        for name, (length, users) in list(self._blobs.items()):
+            if excess <= 0:
+                break
+            if users == 0:
+                excess -= length
+                del self._blobs[name]
+                unwanted.append(f"{self.prefix}blob/{name}")
+        if unwanted:
+            for key in unwanted:
+                self._stored.discard(key)
+                del self._offers[key]
+            await self._storage.delete(unwanted)
 
     async def offer_function(self, identity: str, parts: Parts) -> dict[str, Any]:
         """Store a function once and return how a worker gets it."""
