@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from wren.errors import (
 from wren.protocols import Buffer, Grant, ObjectInfo, Storage, StorageCapabilities
 from wren.storage.keys import check_key, check_keys, check_range
 from wren.storage.names import object_path
+from wren.storage.pages import Pages
 from wren.storage.tree import Tree
 
 if TYPE_CHECKING:
@@ -105,14 +106,10 @@ class FileStorage(Storage):
         cancelled = from_thread.check_cancelled
         await self._change(partial(self._tree.delete, checked, cancelled))
 
-    async def list(
-        self, prefix: str = "", *, start_after: str = ""
-    ) -> AsyncIterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, start_after: str = "") -> Pages:
         """See `Storage.list`. Reads one directory at a time, when its turn comes."""
         found = self._tree.walk(prefix, start_after)
-        while page := await self._look(lambda: list(islice(found, _PAGE))):
-            for info in page:
-                yield info
+        return Pages(lambda: self._look(lambda: tuple(islice(found, _PAGE))))
 
     async def grant(
         self,

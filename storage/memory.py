@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import weakref
 from bisect import bisect_left, insort
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import merge
@@ -27,6 +27,7 @@ from wren.errors import (
 from wren.protocols import Buffer, Grant, ObjectInfo, Storage, StorageCapabilities
 from wren.storage.keys import check_key, check_keys, check_range
 from wren.storage.local import FileStorage
+from wren.storage.pages import Pages
 
 if TYPE_CHECKING:
     from wren.config import Settings
@@ -112,28 +113,18 @@ class MemoryStorage(Storage):
         if self._files is not None:
             await self._files.delete(key for key in checked if key in self._granted)
 
-    async def list(
-        self, prefix: str = "", *, start_after: str = ""
-    ) -> AsyncIterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, start_after: str = "") -> Pages:
         """See `Storage.list`. Shows the objects that there were when it began."""
-        await self._begin()
-        # Python orders text by code points, which is the order of UTF-8's bytes.
-        first = bisect_left(self._keys, max(prefix, start_after))
-        matching = takewhile(
-            lambda key: key.startswith(prefix), islice(self._keys, first, None)
-        )
-        here = {key: self._objects[key] for key in matching if key != start_after}
-        there: dict[str, ObjectInfo] = {}
-        if self._files is not None:
-            # Second, because a key may move to the files, but never back.
-            async for info in self._files.list(prefix, start_after=start_after):
-                if info.key in self._granted:
-                    there[info.key] = info
-        only_here = (key for key in here if key not in there)
-        for number, key in enumerate(merge(only_here, there)):
-            if number % _PAGE == 0:
-                await checkpoint()
-            yield there[key] if key in there else _info(key, here[key])
+        found: Iterator[ObjectInfo] | None = None
+
+        async def read() -> tuple[ObjectInfo, ...]:
+            nonlocal found
+            await self._begin()
+            if found is None:
+                found = await self._search(prefix, start_after)
+            return tuple(islice(found, _PAGE))
+
+        return Pages(read)
 
     async def grant(
         self,
@@ -171,6 +162,25 @@ class MemoryStorage(Storage):
             return self._objects[key]
         except KeyError:
             raise KeyNotFoundError(store=_NAME, key=key) from None
+
+    async def _search(self, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
+        """Return what is stored now, in the order of the keys."""
+        # Python orders text by code points, which is the order of UTF-8's bytes.
+        first = bisect_left(self._keys, max(prefix, start_after))
+        later = islice(self._keys, first, None)
+        matching = takewhile(lambda key: key.startswith(prefix), later)
+        here = {key: self._objects[key] for key in matching if key != start_after}
+        there: dict[str, ObjectInfo] = {}
+        if self._files is not None:
+            # Second, because a key may move to the files meanwhile, but never back.
+            async for info in self._files.list(prefix, start_after=start_after):
+                if info.key in self._granted:
+                    there[info.key] = info
+        only_here = (key for key in here if key not in there)
+        return (
+            there[key] if key in there else _info(key, here[key])
+            for key in merge(only_here, there)
+        )
 
     def _forget(self, key: str) -> None:
         if self._objects.pop(key, None) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 from anyio import create_memory_object_stream, create_task_group
@@ -97,7 +97,7 @@ async def copy_prefix(source: Storage, destination: Storage, prefix: str) -> int
 
 async def read_stream(
     store: Storage, key: str, part_size: int = 8 * 1024 * 1024
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """Yield an object's bytes in order, without holding all of them.
 
     Args:

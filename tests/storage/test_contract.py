@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import pickle
@@ -313,6 +314,18 @@ class StorageContract:
                 listed.append([key for key in found if key.endswith("stays")])
 
         assert listed == [stays] * 10
+
+    async def test_a_listing_may_be_left_at_any_item(self, store: Storage) -> None:
+        """Nobody has to close it; a warning about that would fail this test."""
+        for key in ("a", "b", "c"):
+            await store.put(key, b"")
+
+        async for info in store.list():
+            if info.key == "b":
+                break
+        gc.collect()
+
+        assert await keys(store) == ["a", "b", "c"]
 
     async def test_info_describes_the_object(self, store: Storage) -> None:
         """The same from head and from a listing, with a full key and a UTC time."""
