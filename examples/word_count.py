@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fnmatch
+import os
 import re
 import sysconfig
 import time
@@ -31,9 +33,10 @@ def count(source: bytes) -> tuple[Counter[str], int]:
 
 def contents(folder: Path, pattern: str) -> Iterator[bytes]:
     """Yield the content of every matching file, each read when it is asked for."""
-    for path in sorted(folder.rglob(pattern)):
-        if INSTALLED.isdisjoint(path.relative_to(folder).parts) and path.is_file():
-            yield path.read_bytes()
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(set(folders) - INSTALLED)  # what os.walk enters next
+        for name in fnmatch.filter(sorted(names), pattern):
+            yield Path(parent, name).read_bytes()
 
 
 async def main(folder: Path, pattern: str) -> None:

@@ -24,6 +24,7 @@ WORKER = {
     "wren.diagnose",
     "wren.envelope",
     "wren.errors",
+    "wren.files",
     "wren.grants",
     "wren.importer",
     "wren.serialize",
