@@ -171,6 +171,7 @@ class Dispatcher:
                 self._wake_runner()
             await self._serve_one(run, batch)
             self._requeue(run)
+            del found, run, batch  # an idle runner must not keep a job's results alive
 
     async def _serve_one(self, run: Run, batch: Batch) -> None:
         self._in_flight += 1

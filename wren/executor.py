@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, final, overload
-
-import anyio
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, final, overload
 
 from wren import registry
 from wren.config import Runtime, Settings, load
-from wren.diagnose import unpicklable
-from wren.dispatch import Dispatcher
-from wren.errors import ConfigurationError, VersionMismatchError
-from wren.functions import PackedFunction
-from wren.job import Future, Job
-from wren.options import Options, Overrides, options_of
-from wren.protocols import Compute, Storage, WorkerInfo
-from wren.run import Run
-from wren.serialize import Many, OverBudgetError, Pickled, dump, dump_many
-from wren.source import NO_SOURCE, Source, open_source
-from wren.worker import versions
+from wren.errors import ConfigurationError
+from wren.options import Overrides, options_of
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from anyio.abc import TaskGroup
+    from wren.engine import Engine
+    from wren.job import Future, Job
+    from wren.protocols import Compute, Storage
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,80 +24,83 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-class _Engine:
-    """What an executor and its views share: the backend, the storage, the dispatcher."""
+class _Core:
+    """The life of an executor: made, open, closed."""
 
     def __init__(
         self, settings: Settings, compute: Compute | None, storage: Storage | None
     ) -> None:
-        self.settings = settings
-        self.dispatcher: Dispatcher | None = None
-        self.closed = False
-        self._given = compute, storage
-        self.compute = compute
-        self._storage = storage
-        self._group: TaskGroup | None = None
+        self._settings = settings
+        self._given_compute = compute
+        self._given_storage = storage
+        self._compute: Compute | None = None
+        self._engine: Engine | None = None
+        self._entered = False
+        self._closed = False
 
     async def open(self) -> None:
-        """Start the backend and the runners."""
-        if self._group is not None or self.closed:
+        """Start the backend, then everything else."""
+        if self._entered:
             raise ConfigurationError(
                 "an Executor is entered once; make another one for another 'async with'"
             )
-        if self.compute is None:
-            self.compute = registry.open_compute(self.settings.backend, self.settings)
+        self._entered = True
+        self._compute = self._given_compute or registry.open_compute(
+            self._settings.backend, self._settings
+        )
         try:
-            _check_versions(await self.compute.prepare())
-        except BaseException:
-            await self._close_parts()
-            raise
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self.dispatcher = Dispatcher(self.compute, self.open_storage, self._group)
+            info = await self._compute.prepare()
+            # Not before: while this is loaded, a backend's processes start.
+            from wren.engine import Engine
 
-    def open_storage(self) -> Storage:
-        """Return the storage, opened when it is first needed."""
-        if self._storage is None:
-            if self.settings.storage is not None:
-                self._storage = registry.open_storage(
-                    self.settings.storage, self.settings
-                )
-            elif (own := getattr(self.compute, "open_storage", None)) is not None:
-                self._storage = cast("Storage", own())
-            else:
-                raise ConfigurationError(
-                    f"the backend {self.settings.backend!r} has no storage of its own: "
-                    "set WREN_STORAGE, such as s3://bucket/prefix"
-                )
-        return self._storage
+            engine = Engine(self._settings, self._compute, self._given_storage)
+            await engine.open(info)
+        except BaseException:
+            self._closed = True
+            await self._close_compute()
+            raise
+        self._engine = engine
+
+    def engine(self) -> Engine:
+        """Return what starts jobs.
+
+        Raises:
+            ConfigurationError: The executor is not open.
+        """
+        if self._closed:
+            raise ConfigurationError("this Executor is closed; make another one")
+        if self._engine is None:
+            raise ConfigurationError(
+                "this Executor is not open: use it inside 'async with wren.Executor() as "
+                "executor:'"
+            )
+        return self._engine
 
     async def close(self) -> None:
         """Cancel what is left, clean up, stop the backend. Idempotent."""
-        if self.closed:
+        if self._closed or self._engine is None:
+            self._closed = True
             return
-        self.closed = True
-        with anyio.CancelScope(shield=True):
-            if self.dispatcher is not None:
-                await self.dispatcher.aclose()
-            await self._close_parts()
+        self._closed = True
+        import anyio
 
-    async def _close_parts(self) -> None:
-        compute, storage = self._given
-        try:
-            if self._storage is not None and storage is None:
-                await self._storage.aclose()
-        finally:
-            if self.compute is not None and compute is None:
-                await self.compute.aclose()
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._engine.aclose()
+            finally:
+                await self._close_compute()
+
+    async def _close_compute(self) -> None:
+        if self._compute is not None and self._given_compute is None:
+            await self._compute.aclose()
 
     async def leave(self) -> None:
-        """Close, and leave the runners' task group."""
+        """Close, and wait for everything to end."""
         try:
             await self.close()
         finally:
-            if self._group is not None:
-                # The body's own exception is not its business: a group would wrap it.
-                await self._group.__aexit__(None, None, None)
+            if self._engine is not None:
+                await self._engine.leave()
 
 
 @final
@@ -164,7 +158,7 @@ class Executor:
             retries=retries,
             chunksize=chunksize,
         )
-        self._engine = _Engine(
+        self._core = _Core(
             settings,
             None if isinstance(backend, str) else backend,
             None if isinstance(storage, str) else storage,
@@ -172,7 +166,7 @@ class Executor:
         self._options = options_of(settings)
 
     async def __aenter__(self) -> Self:
-        await self._engine.open()
+        await self._core.open()
         return self
 
     async def __aexit__(
@@ -181,14 +175,14 @@ class Executor:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._engine.leave()
+        await self._core.leave()
 
     async def aclose(self) -> None:
         """Close before the end of ``async with``: cancel every job and stop the backend.
 
         Idempotent. Any use afterwards is a `ConfigurationError`.
         """
-        await self._engine.close()
+        await self._core.close()
 
     def options(self, **overrides: Unpack[Overrides]) -> Executor:
         """Return a view of this executor whose calls have other defaults.
@@ -202,7 +196,7 @@ class Executor:
             ConfigurationError: An option is unknown or has a bad value.
         """
         view = object.__new__(Executor)
-        view._engine = self._engine
+        view._core = self._core
         view._options = self._options.override(overrides)
         return view
 
@@ -289,7 +283,8 @@ class Executor:
             TypeError: An argument cannot be iterated over.
         """
         call = "item" if len(iterables) == 1 else "star"
-        return self._start(fn, call, open_source(iterables), overrides)
+        options = self._options.override(overrides)
+        return self._core.engine().map(fn, call, iterables, options)
 
     @overload
     def starmap(
@@ -315,7 +310,8 @@ class Executor:
         **overrides: Unpack[Overrides],
     ) -> Job[Any]:
         """Call ``fn(*item)`` for every item of an input; otherwise like `map`."""
-        return self._start(fn, "star", open_source((iterable,)), overrides)
+        options = self._options.override(overrides)
+        return self._core.engine().map(fn, "star", (iterable,), options)
 
     @overload
     def submit(
@@ -341,73 +337,4 @@ class Executor:
                 attribute. Nothing was sent.
             ConfigurationError: The executor is not open.
         """
-        if kwargs:
-            call, item = "full", (args, kwargs)
-        elif len(args) == 1:
-            call, item = "item", args[0]
-        else:
-            call, item = "star", args
-        dispatcher = self._dispatcher()
-        many = _pickle_now(item)
-        run = Run(
-            dispatcher,
-            fn,
-            _function(dispatcher, fn),
-            call,
-            NO_SOURCE,
-            self._options,
-        )
-        run.add_single(item, many)
-        dispatcher.start(run)
-        return Future(run, run.ledger, 0)
-
-    def _start(
-        self, fn: Callable[..., Any], call: str, source: Source, overrides: Overrides
-    ) -> Job[Any]:
-        dispatcher = self._dispatcher()
-        options: Options = self._options.override(overrides)
-        run = Run(dispatcher, fn, _function(dispatcher, fn), call, source, options)
-        dispatcher.start(run)
-        return Job(run, run.ledger)
-
-    def _dispatcher(self) -> Dispatcher:
-        engine = self._engine
-        if engine.closed:
-            raise ConfigurationError("this Executor is closed; make another one")
-        if engine.dispatcher is None:
-            raise ConfigurationError(
-                "this Executor is not open: use it inside 'async with wren.Executor() as "
-                "executor:'"
-            )
-        return engine.dispatcher
-
-
-def _function(
-    dispatcher: Dispatcher, fn: Callable[..., Any]
-) -> PackedFunction | Pickled | None:
-    if not callable(fn):
-        raise TypeError(f"{fn!r} cannot be called")
-    return dispatcher.packer.dump(fn)
-
-
-def _pickle_now(item: Any) -> Many | None:
-    """Pickle a single task's arguments at the call; None if that takes too long."""
-    try:
-        many = dump_many([item], lambda value: dump(value, bounded=True))
-    except OverBudgetError:
-        return None
-    except Exception as exc:  # noqa: BLE001  # any object's pickling may raise anything
-        raise unpicklable(item, exc, what="the argument") from exc
-    for exc in many.failures.values():
-        raise unpicklable(item, exc, what="the argument") from exc
-    return many
-
-
-def _check_versions(info: WorkerInfo) -> None:
-    ours = versions()
-    theirs = [info.python, info.wren, info.cloudpickle]
-    if theirs != ours:
-        raise VersionMismatchError(
-            f"the workers of {info.name or 'the backend'} have Python, wren, cloudpickle "
-            f"{', '.join(theirs)}; this driver has {', '.join(ours)}: deploy again"
-        )
+        return self._core.engine().submit(fn, args, kwargs, self._options)

@@ -16,7 +16,6 @@ from wren.backends.local.session import Session
 from wren.config import worker_environment
 from wren.errors import ComputeError, TaskTimeoutError
 from wren.protocols import Limits, Storage, WorkerInfo
-from wren.worker import versions
 
 _START_SECONDS: Final = 60.0
 
@@ -69,6 +68,9 @@ class LocalCompute:
     async def prepare(self) -> WorkerInfo:
         """See `Compute.prepare`."""
         self._start()
+        # After it, as the processes start meanwhile.
+        from wren.worker import versions
+
         python, wren, cloudpickle = versions()
         return WorkerInfo(
             python=python, wren=wren, cloudpickle=cloudpickle, name="this machine"

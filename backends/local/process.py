@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -52,7 +51,7 @@ class ZygoteProcess:
             memory: Limit of each worker's data, in MB.
         """
         self._control, theirs = socket.socketpair()
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed by aclose
+        self._stderr = open(os.memfd_create("wren-stderr"), "r+b")  # noqa: SIM115, PTH123  # closed by aclose
         home = str(Path(__file__).parents[3])
         program = (
             "import sys\n"
@@ -74,7 +73,7 @@ class ZygoteProcess:
         self._control.setblocking(False)
         self._events = bytearray()
         self._exits: dict[int, tuple[int, str]] = {}
-        self._reading = anyio.Lock()
+        self._reading: anyio.Lock | None = None
 
     @property
     def running(self) -> bool:
@@ -112,6 +111,8 @@ class ZygoteProcess:
         Raises:
             DeploymentError: The zygote did not start.
         """
+        if self._reading is None:  # late: it loads what need not be loaded at the start
+            self._reading = anyio.Lock()
         with anyio.move_on_after(_END_SECONDS):
             async with self._reading:
                 while number not in self._exits:

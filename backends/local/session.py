@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import stat
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +25,8 @@ class Session:
     """A directory of mode 0700, locked as long as this object is open."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_parent()))
+        self.path = _parent() / f"{_PREFIX}{os.urandom(8).hex()}"
+        self.path.mkdir(0o700)
         self._lock = os.open(
             self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
         )
@@ -37,7 +36,8 @@ class Session:
     def close(self) -> None:
         """Remove the directory. Idempotent."""
         if self._lock >= 0:
-            shutil.rmtree(self.path, ignore_errors=True)
+            if self.path.exists():  # the zygote was killed
+                _remove(self.path)
             os.close(self._lock)
             self._lock = -1
 
@@ -52,12 +52,12 @@ def sweep(*, dry_run: bool = False) -> list[Path]:
         The directories that were, or would be, removed.
     """
     found: list[Path] = []
-    for parent in {_SHARED_MEMORY, Path(tempfile.gettempdir())}:
+    for parent in {_SHARED_MEMORY, _temporary()}:
         for path in sorted(parent.glob(f"{_PREFIX}*/{_LOCK}")):
             if _abandoned(path):
                 found.append(path.parent)
                 if not dry_run:
-                    shutil.rmtree(path.parent, ignore_errors=True)
+                    _remove(path.parent)
     return found
 
 
@@ -68,7 +68,22 @@ def _parent() -> Path:
             _SHARED_MEMORY, os.W_OK
         ):
             return _SHARED_MEMORY
+    return _temporary()
+
+
+# shutil and tempfile are loaded when they are needed, which is seldom.
+
+
+def _temporary() -> Path:
+    import tempfile
+
     return Path(tempfile.gettempdir())
+
+
+def _remove(path: Path) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _abandoned(lock: Path) -> bool:

@@ -21,7 +21,6 @@ import ctypes
 import gc
 import os
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -198,6 +197,8 @@ class Zygote:
         for pid in list(self._children):
             _kill_group(pid)
         self._reap_all()
+        import shutil
+
         shutil.rmtree(self._session, ignore_errors=True)
 
     def _reap_all(self) -> None:
@@ -257,3 +258,4 @@ def main(session: str, memory: int) -> None:
     gc.collect()
     gc.freeze()  # the workers share these pages as long as nobody touches them
     Zygote(control, session, memory).run()
+    os._exit(0)  # nothing is left to do, and the driver is waiting
