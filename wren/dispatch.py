@@ -19,11 +19,10 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
 from wren.envelope import RESPONSE, Buffer, decode, size
 from wren.errors import (
@@ -48,6 +47,9 @@ from wren.run import Batch, Run
 from wren.source import AsyncSource
 from wren.window import PATIENCE, Window
 from wren.worker import versions
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 _SEND_TRIES: Final = 5
 _GRACE: Final = 0.2
@@ -189,6 +191,9 @@ class Dispatcher:
     async def help(self, run: Run) -> None:
         """Serve a job that has just been started, without the way through a runner."""
         if self._in_flight < self._window.size and (batch := run.next_batch()):
+            if self._ready and self._ready[-1] is run:
+                self._ready.pop()  # the runner that was woken for it finds nothing
+                run.queued = False
             await self._serve_one(run, batch)
 
     def _requeue(self, run: Run) -> None:

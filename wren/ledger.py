@@ -75,6 +75,12 @@ class Ledger:
         self._pending += count
         return start
 
+    def reserve_only(self) -> None:
+        """Add the pending slot of a job that has one task."""
+        self._slots.append(PENDING)
+        self._pending = 1
+        self._closed = True
+
     def settle(
         self, start: int, outcomes: Sequence[Any], failure: Exception | None = None
     ) -> None:

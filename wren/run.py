@@ -274,9 +274,8 @@ class Run:
             item: Its arguments.
             many: The same, if they are pickled already.
         """
-        start = self.ledger.reserve(1)
-        self.ledger.close()
-        self.retries.append(Batch(start, [item], many=many))
+        self.ledger.reserve_only()
+        self.retries.append(Batch(0, [item], many=many))
         self._stats.total = self._stats.dispatched = 1
         self._single = True
 

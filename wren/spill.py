@@ -24,7 +24,6 @@ from anyio import to_thread
 from wren.envelope import Parts, unseal
 from wren.errors import IntegrityError, KeyNotFoundError
 from wren.protocols import Grant, Storage
-from wren.transfer import delete_prefix
 
 ROOT: Final = "wren/jobs/"
 
@@ -223,6 +222,8 @@ class Spill:
         """Remove everything, within a few seconds; what stays is for ``wren clean``."""
         if not self.used:
             return
+        from wren.transfer import delete_prefix
+
         with anyio.CancelScope(shield=True), anyio.move_on_after(_CLEAN_SECONDS):
             for part in ("in/", "fn/", "blob/", "out/"):
                 await delete_prefix(self._open(), self.prefix + part)

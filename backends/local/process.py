@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -188,10 +189,12 @@ class WorkerProcess:
         self._gone = False
         self._unsent = b""
         self._watch = watch(self._socket, self._on_readable)
+        self._poll = select.poll()  # unlike recv, it raises nothing in the usual case
+        self._poll.register(self._socket, select.POLLIN)
 
     def alive(self) -> bool:
         """Whether an idle worker is still there to take a request."""
-        return not self._on_readable()
+        return not (self._gone or self._poll.poll(0))
 
     def send_small(self, parts: Sequence[Buffer]) -> None:
         """Begin to send a request that goes through the socket; never waits."""
