@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -15,6 +17,8 @@ from typing import Any, TypeAlias
 import pytest
 
 import wren
+from wren import cli
+from wren.cli_common import Command
 
 Run: TypeAlias = Callable[..., CompletedProcess[str]]
 
@@ -64,6 +68,27 @@ def test_hello_reaches_every_worker(run: Run) -> None:
     assert all(answer["start"] == "cold" for answer in answers)
     assert all(answer["seconds"] >= 0 for answer in answers)
     assert done.stderr == "wren: 2 of 2 workers answered\n"
+
+
+@pytest.mark.parametrize(("count", "answers"), [("1", 1), ("3", 2)])
+def test_hello_reaches_as_many_workers_as_asked_for(
+    count: str, answers: int, run: Run
+) -> None:
+    """Or as there are."""
+    done = run("hello", "--json", "--concurrency", "2", "--count", count)
+
+    assert done.returncode == 0
+    assert len(json.loads(done.stdout)) == answers
+    assert done.stderr == f"wren: {answers} of {count} workers answered\n"
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two"])
+def test_hello_needs_a_worker(count: str, run: Run) -> None:
+    """Nobody to greet is a mistake on the command line."""
+    done = run("hello", f"--count={count}")
+
+    assert done.returncode == 2
+    assert "expected a whole number, 1 or more" in done.stderr
 
 
 def test_hello_is_shown_as_a_table(run: Run) -> None:
@@ -194,6 +219,14 @@ def test_clean_removes_old_jobs_only(run: Run, store: Path) -> None:
     assert objects(store) == {"new"}
 
 
+def test_clean_needs_no_storage(run: Run, tmp_path: Path) -> None:
+    """What the local backend stores lies with its session."""
+    done = run("clean", "--json", TMPDIR=str(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["jobs"] == []
+
+
 def test_a_dry_run_removes_nothing(run: Run, store: Path) -> None:
     """And says what would go."""
     done = run("clean", "--dry-run", "--storage", store.as_uri())
@@ -255,3 +288,75 @@ def test_a_process_without_output_fails(tmp_path: Path) -> None:
     )
 
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def give(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Callable[[], int]:
+    """Make a command that raises."""
+
+    async def fail(_: Namespace) -> int:
+        raise error
+
+    def configure(_: ArgumentParser) -> None: ...
+
+    monkeypatch.setattr(cli, "COMMANDS", (Command("fail", "", configure, fail),))
+    return lambda: cli.main(["fail"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (wren.ConfigurationError("because"), 2),
+        (wren.CredentialsError("because"), 2),
+        (wren.ComputeError("because"), 1),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_the_exit_code_says_whose_fault_it_is(
+    error: Exception,
+    code: int,
+    depth: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """However many task groups the error has passed."""
+    for _ in range(depth):
+        error = ExceptionGroup("several", [ValueError(), error])
+
+    assert give(monkeypatch, error)() == code
+    assert capsys.readouterr() == ("", "wren: because\n")
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), ExceptionGroup("several", [ZeroDivisionError()])]
+)
+def test_a_bug_keeps_its_traceback(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no message for users but a report for us."""
+    with pytest.raises(type(error)):
+        give(monkeypatch, error)()
+
+
+def test_a_second_signal_ends_what_is_stuck(tmp_path: Path) -> None:
+    """Cleaning up may hang on a dead network; the user need not."""
+    program = (
+        "import sys, anyio\n"
+        "from wren import cli\n"
+        "from wren.cli_common import Command\n"
+        "async def stuck(args):\n"
+        "    with anyio.CancelScope(shield=True):\n"
+        "        print('ready', flush=True)\n"
+        "        await anyio.sleep_forever()\n"
+        "cli.COMMANDS = (Command('stuck', '', lambda parser: None, stuck),)\n"
+        "sys.exit(cli.main(['stuck']))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(30) in (130, 143)

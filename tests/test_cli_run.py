@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import uuid
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -61,6 +64,12 @@ def wait(line):
     if line == "wait":
         time.sleep(1000)
     return os.getpid()
+
+
+def refuse(line):
+    from wren.errors import ConfigurationError
+
+    raise ConfigurationError("not here")
 
 
 limit = 3
@@ -273,7 +282,11 @@ def test_failures_can_stand_among_the_results(run: Run) -> None:
             b"1\n\n{x}",
             "is not JSON: Expecting property name",
         ),
-        (["tasks:add", "--star"], b"[1, 2]\n{}", "line 2: SerializationError: --star"),
+        (
+            ["tasks:add", "--star"],
+            b"[1, 2]\n{}",
+            "line 2: SerializationError: the line is no",
+        ),
         (
             ["tasks:same"],
             b"ok\n\xff\n",
@@ -425,6 +438,54 @@ def test_ctrl_c_works_while_nobody_types(start: Start) -> None:
     os.close(keyboard)
 
 
+def test_ctrl_c_works_while_the_module_is_imported(
+    start: Start, tmp_path: Path
+) -> None:
+    """Some modules take long; there is nothing to clean up yet."""
+    (tmp_path / "slow.py").write_text(
+        "print(1, flush=True)\nimport time\ntime.sleep(99)"
+    )
+    process = start("slow:f")
+    assert process.stderr is not None
+    process.stderr.readline()
+
+    os.killpg(process.pid, signal.SIGINT)
+
+    assert process.wait(30) == 130
+    assert process.stderr.read() == b""
+
+
+def test_a_slow_reader_gets_everything(start: Start) -> None:
+    """Results wait, and then the input does."""
+    count = 50_000
+    process = start("tasks:same")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    feeder = threading.Thread(target=feed, args=(process.stdin, count))
+    feeder.start()
+
+    lines = [process.stdout.readline()]
+    select.select([], [], [], 0.3)  # a reader that is busy with something else
+    lines += process.stdout.readlines()
+
+    feeder.join()
+    assert process.wait(30) == 0
+    assert lines == [b'"%d"\n' % n for n in range(count)]
+
+
+def feed(pipe: IO[bytes], count: int) -> None:
+    with pipe:
+        pipe.writelines(b"%d\n" % n for n in range(count))
+
+
+def test_what_ends_every_line_ends_the_run(run: Run) -> None:
+    """A backend that does not start is no fault of a line, so none is blamed."""
+    done = run("tasks:refuse", "--keep-going", data=b"1\n2\n")
+
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"wren: not here\n"
+
+
 def test_a_signal_that_is_ignored_stays_ignored(start: Start) -> None:
     """As ``nohup`` and shells without job control want it."""
     process = start(
@@ -455,10 +516,11 @@ def test_a_full_disk_is_told(run: Run, start: Start) -> None:
     assert errors == b"wren: standard output: No space left on device\n"
 
 
-def on_terminal(start: Start, program: list[str]) -> bytes:
-    """Return what a run shows whose standard error is a terminal."""
+def on_terminal(start: Start, program: list[str], *, both: bool = False) -> bytes:
+    """Return what a run shows whose standard error is a terminal, or both outputs."""
     screen, terminal = pty.openpty()
-    process = start(*program, stderr=terminal)
+    termios.tcsetwinsize(terminal, (24, 80))
+    process = start(*program, stderr=terminal, stdout=terminal if both else PIPE)
     os.close(terminal)
     process.communicate(b"a\n" * 10, timeout=50)
     assert process.returncode == 0
@@ -477,6 +539,17 @@ def test_a_terminal_shows_progress(start: Start) -> None:
 
     shown = on_terminal(start, ["tasks:same"])
 
+    assert b"10 lines" in shown
+
+
+def test_results_and_progress_share_a_terminal(start: Start) -> None:
+    """The bar makes room for each result."""
+    pytest.importorskip("tqdm", reason="pip install tqdm")
+
+    shown = on_terminal(start, ["tasks:same"], both=True)
+
+    lines = re.split(rb"[\r\n]", shown)
+    assert lines.count(b'"a"') == 10
     assert b"10 lines" in shown
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -19,13 +19,16 @@ from wren.errors import (
     TransientError,
     UnsupportedError,
 )
-from wren.protocols import Buffer, Grant
-from wren.registry import STORAGE, Adapter
+from wren.protocols import Buffer, Grant, Limits, ObjectInfo, WorkerInfo
+from wren.registry import BACKENDS, STORAGE, Adapter
 from wren.storage.memory import MemoryStorage
+from wren.storage.pages import Pages
+from wren.worker import versions
 
 Use: TypeAlias = Callable[[MemoryStorage], str]
 
-pytestmark = pytest.mark.anyio
+# It has the event loop to itself, and reads files and starts processes in between.
+pytestmark = [pytest.mark.anyio, pytest.mark.blocking]
 
 CHECKS = [
     "versions",
@@ -68,7 +71,6 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     return use
 
 
-@pytest.mark.blocking  # starting the backend forks
 async def test_a_sound_set_up_passes_every_check() -> None:
     """Without any configuration, on the backend's own storage."""
     found = await results(concurrency=1)
@@ -78,7 +80,6 @@ async def test_a_sound_set_up_passes_every_check() -> None:
     assert all(each.detail for each in found.values())
 
 
-@pytest.mark.blocking  # starting the backend forks
 async def test_a_file_store_passes_and_is_left_clean(tmp_path: Path) -> None:
     """The probe is removed."""
     store = tmp_path / "store"
@@ -115,16 +116,6 @@ class Careless(MemoryStorage):
 
     async def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
         await super().put(key, data)
-
-
-async def test_a_store_that_ignores_conditions_is_found_out(use: Use) -> None:
-    """Two attempts at one task could overwrite each other's results."""
-    found = await results(backend="nope", storage=use(Careless()))
-
-    check = found["storage: put if absent"]
-    assert not check.ok
-    assert "conditional writes" in check.fix
-    assert "storage: list" not in found
 
 
 class Failing(MemoryStorage):
@@ -196,6 +187,119 @@ async def test_silence_is_a_fault(use: Use, monkeypatch: pytest.MonkeyPatch) -> 
 
     check = found["storage: put and get"]
     assert (check.ok, check.detail) == (False, "no answer within 0.05 s")
+
+
+class Corrupt(MemoryStorage):
+    """Returns other bytes than were put."""
+
+    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
+        return b"x" + (await super().get(key, start=start, stop=stop))[1:]
+
+
+class Forgetful(MemoryStorage):
+    """Lists something else."""
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Pages:
+        return super().list("elsewhere/")
+
+
+class Confused(MemoryStorage):
+    """Makes grants for another object."""
+
+    async def grant(
+        self,
+        key: str,
+        method: Literal["GET", "PUT"],
+        *,
+        expires_in: float,
+        if_absent: bool = False,
+    ) -> Grant:
+        await self.put("other", b"other")
+        return await super().grant("other", method, expires_in=expires_in)
+
+
+class Clinging(MemoryStorage):
+    """Deletes nothing."""
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        return
+
+
+@pytest.mark.parametrize(
+    ("store", "fault"),
+    [
+        (Corrupt, "storage: put and get"),
+        (Careless, "storage: put if absent"),
+        (Forgetful, "storage: list"),
+        (Confused, "storage: grant"),
+        (Clinging, "storage: delete"),
+    ],
+)
+async def test_a_store_that_breaks_a_promise_is_found_out(
+    store: type[MemoryStorage], fault: str, use: Use
+) -> None:
+    """Silently, so that jobs would go wrong much later."""
+    found = await results(backend="nope", storage=use(store()))
+
+    (check, _) = [each for each in found.values() if not each.ok]
+    assert check.name == fault
+    assert check.fix
+
+
+class Stranger:
+    """A backend with another Python, and without a store of its own."""
+
+    name: str = "stranger"
+    limits: Limits = Limits(concurrency=1)
+
+    async def prepare(self) -> WorkerInfo:
+        _, ours, cloudpickle = versions()
+        return WorkerInfo(
+            python="2.7", wren=ours, cloudpickle=cloudpickle, name="far away"
+        )
+
+    async def invoke(
+        self,
+        request: Sequence[Buffer],
+        *,
+        timeout: float,  # noqa: ASYNC109  # the protocol's
+    ) -> Buffer:
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        return
+
+
+@pytest.fixture
+def stranger(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of that backend."""
+
+    def open_compute(settings: Settings) -> Stranger:
+        return Stranger()
+
+    module = types.ModuleType("wren_backend_under_test")
+    module.__dict__["open_compute"] = open_compute
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(BACKENDS, "odd", Adapter(module.__name__))
+    return "odd"
+
+
+async def test_a_worker_with_other_versions_is_found_out(stranger: str) -> None:
+    """Pickles do not survive the difference."""
+    found = await results(backend=stranger, storage="memory:")
+
+    check = found["backend: start"]
+    assert not check.ok
+    assert check.detail.startswith("far away has Python, wren, cloudpickle 2.7, ")
+    assert "deploy again" in check.fix
+    assert "backend: call" not in found
+
+
+async def test_a_backend_without_storage_needs_one(stranger: str) -> None:
+    """No cloud's functions come with a store."""
+    found = await results(backend=stranger)
+
+    assert "WREN_STORAGE" in found["storage: put and get"].detail
 
 
 class Learned(MemoryStorage):

@@ -103,7 +103,7 @@ async def _greet(executor: wren.Executor, backend: str, wanted: int) -> list[_An
             )
         if len(answers) >= wanted:
             break
-        hold *= 4
+        hold *= 2
     return sorted(answers.values())
 
 

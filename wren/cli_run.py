@@ -11,7 +11,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from inspect import iscoroutine
+from contextlib import aclosing
 from typing import Any, Final
 
 import anyio
@@ -29,6 +29,7 @@ from wren.errors import (
     VersionMismatchError,
     WrenError,
 )
+from wren.jsonlines import line_task
 from wren.lookup import find_function
 from wren.stdio import lines, write
 
@@ -94,7 +95,7 @@ def _open(name: str) -> int:
 async def _map(function: Callable[..., Any], source: int, args: Namespace) -> int:
     as_json = args.json_lines or args.star
     feed = _Feed(source, skip_blank=as_json)
-    task = _task(function, as_json, args.star)
+    task = line_task(function, as_json=as_json, star=args.star)
     about = os.fstat(source)
     total = about.st_size if stat.S_ISREG(about.st_mode) else None
     code = FAILED
@@ -147,14 +148,15 @@ class _Feed:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         number = 0
-        async for line in lines(self._descriptor):
-            number += 1
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if self._skip_blank and not line.strip():
-                continue
-            self._unsettled.append((number, len(line) + 1))
-            yield line
+        async with aclosing(lines(self._descriptor)) as source:
+            async for line in source:
+                number += 1
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if self._skip_blank and not line.strip():
+                    continue
+                self._unsettled.append((number, len(line) + 1))
+                yield line
 
     def settle(self) -> tuple[int, int]:
         """Return number and size of the first line that has not been settled yet."""
@@ -179,48 +181,6 @@ async def _write_all(
                 raise
             except OSError as exc:
                 raise WrenError(f"standard output: {exc.strerror}") from exc
-
-
-def _task(
-    function: Callable[..., Any], as_json: bool, star: bool
-) -> Callable[..., Any]:
-    """Make what a worker runs: from a line to the JSON of the result, both as bytes.
-
-    Reading and writing JSON there leaves the driver time to feed the workers. The
-    functions are nested so that they travel whole: no worker has this file.
-    """
-
-    def arguments(line: bytes) -> Any:
-        try:
-            text = line.decode()
-            document = json.loads(text) if as_json else text
-        except UnicodeDecodeError as exc:
-            raise SerializationError(f"the line is not UTF-8: {exc}") from exc
-        except json.JSONDecodeError as exc:
-            raise SerializationError(
-                f"the line is not JSON: {exc.msg} at column {exc.colno}"
-            ) from exc
-        if not star:
-            return [document]
-        values: Any = document
-        if not isinstance(document, list):
-            raise SerializationError("--star: the line is not a JSON array")
-        return values
-
-    def dump(result: Any) -> bytes:
-        try:
-            return json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise SerializationError(f"the result cannot be JSON: {exc}") from exc
-
-    async def finish(result: Coroutine[Any, Any, Any]) -> bytes:
-        return dump(await result)
-
-    def task(line: bytes) -> bytes | Coroutine[Any, Any, bytes]:
-        result: Any = function(*arguments(line))
-        return finish(result) if iscoroutine(result) else dump(result)
-
-    return task
 
 
 def _explain(number: int, error: Exception) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import anyio
@@ -19,7 +19,7 @@ from anyio import to_thread
 _PIECE: Final = 256 * 1024
 
 
-async def lines(descriptor: int) -> AsyncIterator[bytes]:
+async def lines(descriptor: int) -> AsyncGenerator[bytes, None]:
     r"""Yield each line without its end, which is ``\n`` or ``\r\n``.
 
     Lines come as they arrive, also from a pipe whose writer is slow. Memory is bounded
