@@ -1,7 +1,7 @@
 """Run ``await executor.map(fn, items)`` on a cloud's functions, or on this machine.
 
-Names are loaded when they are first used: a worker that needs three small modules of this
-package does not pay for the rest.
+Names are loaded when they are first used: a worker that needs three small modules of
+this package does not pay for the rest.
 """
 
 from __future__ import annotations

@@ -38,10 +38,11 @@ class Pace:
 class ChunkSizer:
     """Chooses the size of the next chunk of one job.
 
-    Tasks go alone until it is known how long they take. Then a chunk is as long as makes
-    the cost of an invocation small beside it (20 times that cost, between 2 ms and 2 s),
-    grows at most eightfold at a time, and is never more than half of what each worker
-    would still get if the rest were shared out evenly, so that all stay busy to the end.
+    Tasks go alone until it is known how long they take. Then a chunk is as long as
+    makes the cost of an invocation small beside it (20 times that cost, between 2 ms
+    and 2 s), grows at most eightfold at a time, and is never more than half of what
+    each worker would still get if the rest were shared out evenly, so that all stay
+    busy to the end.
     """
 
     def __init__(self, fixed: int | None, workers: int, pace: Pace) -> None:

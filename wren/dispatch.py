@@ -1,8 +1,8 @@
 """From tasks to invocations and back.
 
-A bounded set of runners serves all jobs of an executor in turn. Each takes the next tasks
-of a job, sends them as one request, and deals with what comes back: outcomes, a refusal,
-or an error, by its class:
+A bounded set of runners serves all jobs of an executor in turn. Each takes the next
+tasks of a job, sends them as one request, and deals with what comes back: outcomes, a
+refusal, or an error, by its class:
 
     throttled           not executed       again, for as long as anything succeeds
     not sent            not executed       again, 5 times
@@ -87,7 +87,7 @@ class Dispatcher:
         self._scopes: set[anyio.CancelScope] = set()
         self._stopped = anyio.Event()
 
-    # --- jobs -----------------------------------------------------------------------------
+    # --- jobs -----------------------------------------------------------------------
 
     def start(self, run: Run) -> None:
         """Begin to serve a job."""
@@ -158,7 +158,7 @@ class Dispatcher:
             self._runners += 1
             self._spawn(self._serve)
 
-    # --- runners --------------------------------------------------------------------------
+    # --- runners --------------------------------------------------------------------
 
     async def _serve(self) -> None:
         while True:
@@ -231,7 +231,7 @@ class Dispatcher:
                 run.settle_error(batch, exc)
         except WrenError as exc:
             run.settle_error(batch, exc)
-        except Exception as exc:  # noqa: BLE001  # an adapter's bug must not hang the job
+        except Exception as exc:  # noqa: BLE001  # an adapter's bug
             error = ComputeError(f"{self._compute.name}: {type(exc).__name__}: {exc}")
             error.__cause__ = exc
             run.fail(error)
@@ -296,8 +296,8 @@ class Dispatcher:
             case "version":
                 python, wren, cloudpickle = versions()
                 raise VersionMismatchError(
-                    f"the worker has Python, wren, cloudpickle {detail}; this driver has "
-                    f"{python}, {wren}, {cloudpickle}: deploy again"
+                    f"the worker has Python, wren, cloudpickle {detail}; this driver "
+                    f"has {python}, {wren}, {cloudpickle}: deploy again"
                 )
             case "module":
                 extended = await to_thread.run_sync(run.function.with_module, detail)
@@ -324,7 +324,7 @@ class Dispatcher:
             case _:
                 raise StorageError(detail)
 
-    # --- what went wrong ------------------------------------------------------------------
+    # --- what went wrong ------------------------------------------------------------
 
     async def _throttled(self, run: Run, exc: ThrottledError, sent: float) -> None:
         run.count(throttled=1)
@@ -352,7 +352,7 @@ class Dispatcher:
         return await run.spill.wait_response(request, left)
 
     async def _again(self, run: Run, batch: Batch, exc: WrenError) -> None:
-        """Use up an attempt, and try the tasks again, each alone, if they have one left."""
+        """Use up an attempt, and try each task again, alone, if it has one left."""
         alone = len(batch.items) == 1
         timed_out = isinstance(exc, TaskTimeoutError)
         if timed_out and alone and TaskTimeoutError not in run.options.retry_on:
@@ -376,8 +376,9 @@ class Dispatcher:
         count = len(batch.items)
         total = timeout * count
         if run.options.retries:
-            # A task may hang where no signal reaches it. That is to be noticed soon, also
-            # in a chunk: if its neighbours were only slow, they are run again alone.
+            # A task may hang where no signal reaches it. That is to be noticed soon,
+            # also in a chunk: if its neighbours were only slow, they are run again
+            # alone.
             total = min(total, timeout + 4 * run.sizer.expected(count))
         return min(total, limits.seconds) + limits.start_seconds + _GRACE
 

@@ -1,7 +1,7 @@
 """What an executor and its views share: the backend, the storage, the dispatcher.
 
-Loaded when an executor is entered, after its backend has begun to start: worker processes
-and the rest of wren then load at the same time.
+Loaded when an executor is entered, after its backend has begun to start: worker
+processes and the rest of wren then load at the same time.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _pickle_now(item: Any) -> Many | None:
         many = dump_many([item], lambda value: dump(value, bounded=True))
     except OverBudgetError:
         return None
-    except Exception as exc:  # noqa: BLE001  # any object's pickling may raise anything
+    except Exception as exc:  # any object's pickling may raise anything
         raise unpicklable(item, exc, what="the argument") from exc
     for exc in many.failures.values():
         raise unpicklable(item, exc, what="the argument") from exc
@@ -155,6 +155,7 @@ def _check_versions(info: WorkerInfo) -> None:
     theirs = [info.python, info.wren, info.cloudpickle]
     if theirs != ours:
         raise VersionMismatchError(
-            f"the workers of {info.name or 'the backend'} have Python, wren, cloudpickle "
-            f"{', '.join(theirs)}; this driver has {', '.join(ours)}: deploy again"
+            f"the workers of {info.name or 'the backend'} have Python, wren, "
+            f"cloudpickle {', '.join(theirs)}; this driver has {', '.join(ours)}: "
+            "deploy again"
         )

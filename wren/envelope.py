@@ -78,9 +78,7 @@ def to_text(header: Mapping[str, object]) -> bytes:
     return _to_json(header).encode()
 
 
-def encode_text(
-    kind: int, text: bytes, buffers: Sequence[Parts]
-) -> list[Buffer]:
+def encode_text(kind: int, text: bytes, buffers: Sequence[Parts]) -> list[Buffer]:
     """Lay out one envelope like `encode`, with a header that is text already."""
     lengths = [size(parts) for parts in buffers]
     position = _FIXED.size + 8 * len(lengths) + len(text)
@@ -91,9 +89,7 @@ def encode_text(
             body.append(_PADDING[:gap])
         body.extend(parts)
         position += gap + length
-    fixed = _FIXED.pack(
-        _MAGIC, _VERSION, kind, 0, len(text), len(lengths), position
-    )
+    fixed = _FIXED.pack(_MAGIC, _VERSION, kind, 0, len(text), len(lengths), position)
     table = struct.pack(f"<{len(lengths)}Q", *lengths)
     return [b"".join((fixed, table, text)), *body]
 

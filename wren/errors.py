@@ -1,7 +1,7 @@
 """Every exception wren raises on purpose, told apart by what the caller can do.
 
     WrenError
-    ├── ConfigurationError        wrong before anything was sent: fix the setting or call
+    ├── ConfigurationError        wrong before anything was sent: fix the call
     │   └── CredentialsError      missing, expired or denied; says which permission
     ├── StorageError              a store refused or failed an operation
     │   ├── KeyNotFoundError      also a KeyError
@@ -17,13 +17,13 @@
     ├── TaskTimeoutError          the task ran out of time; also a TimeoutError
     ├── TaskCancelledError        the task was cancelled before it had an outcome
     ├── SerializationError        a function, argument or result cannot travel
-    ├── VersionMismatchError      driver and worker differ in Python, wren or cloudpickle
+    ├── VersionMismatchError      driver and worker run different versions
     ├── RemoteError               stands in for an exception that cannot be rebuilt here
     └── IntegrityError            bytes are truncated, altered or signed by someone else
 
 A task that raises ends with its own exception, not with one of these. A library's
-exception, where there is one, is always `__cause__`. Instances survive pickling, because
-they cross from worker to driver.
+exception, where there is one, is always `__cause__`. Instances survive pickling,
+because they cross from worker to driver.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ class _Core:
             raise ConfigurationError("this Executor is closed; make another one")
         if self._engine is None:
             raise ConfigurationError(
-                "this Executor is not open: use it inside 'async with wren.Executor() as "
-                "executor:'"
+                "this Executor is not open: use it inside "
+                "'async with wren.Executor() as executor:'"
             )
         return self._engine
 
@@ -107,10 +107,10 @@ class _Core:
 class Executor:
     """Runs functions on the workers of one backend.
 
-    Enter it once with ``async with``, keep it for the life of the application, and use it
-    from any number of tasks of the event loop at the same time. Leaving waits for nothing
-    that was not awaited: what is left is cancelled, workers are stopped, what jobs stored
-    is removed.
+    Enter it once with ``async with``, keep it for the life of the application, and use
+    it from any number of tasks of the event loop at the same time. Leaving waits for
+    nothing that was not awaited: what is left is cancelled, workers are stopped, what
+    jobs stored is removed.
 
     A function may be of any kind: a lambda, a closure, a `functools.partial`, a bound
     method, a callable object, a class, or an ``async def``, which the worker awaits.
@@ -134,14 +134,14 @@ class Executor:
         ``[tool.wren]`` in ``pyproject.toml``, then from the defaults.
 
         Args:
-            backend: Where functions run: a name (``WREN_BACKEND``), or a `Compute`, which
-                is then not closed with the executor.
+            backend: Where functions run: a name (``WREN_BACKEND``), or a `Compute`,
+                which is then not closed with the executor.
             storage: Where goes what does not fit into a request: a URL
                 (``WREN_STORAGE``), or a `Storage`, which is then not closed either.
             runtime: What the deployed function needs.
             concurrency: Most invocations in flight (``WREN_CONCURRENCY``).
-            timeout: Seconds that one task may take (``WREN_TIMEOUT``); a task that takes
-                longer is stopped and ends with `TaskTimeoutError`.
+            timeout: Seconds that one task may take (``WREN_TIMEOUT``); a task that
+                takes longer is stopped and ends with `TaskTimeoutError`.
             retries: Further attempts for a task whose worker was lost
                 (``WREN_RETRIES``). A task's own exception is not retried.
             chunksize: Tasks in one request (``WREN_CHUNKSIZE``); None adapts it.
@@ -178,7 +178,7 @@ class Executor:
         await self._core.leave()
 
     async def aclose(self) -> None:
-        """Close before the end of ``async with``: cancel every job and stop the backend.
+        """Close before the end of ``async with``: cancel all jobs, stop the backend.
 
         Idempotent. Any use afterwards is a `ConfigurationError`.
         """
@@ -264,15 +264,15 @@ class Executor:
             iterables: Its arguments: sized, lazy or asynchronous iterables; several are
                 zipped and end with the shortest, like those of the built-in `map`. An
                 input with a length is sent as fast as workers take it. Another is read
-                only ``buffer`` tasks ahead of what you have read of the results, so that
-                it may be endless; awaiting the job lifts that bound.
-            overrides: ``timeout``, ``retries``, ``chunksize``, ``concurrency``: as of the
-                executor, for this job. ``return_exceptions``: put failures into their
-                places among the results. ``retry_on``: exceptions of the task for which
-                it is tried again, too, at most ``retries`` times. ``buffer``: tasks in
-                flight or unread of an input without a length. ``commit_after``: seconds
-                of work after which a response is stored before it is sent, so that it
-                cannot get lost; 0 for always.
+                only ``buffer`` tasks ahead of what you have read of the results, so
+                that it may be endless; awaiting the job lifts that bound.
+            overrides: ``timeout``, ``retries``, ``chunksize``, ``concurrency``: as of
+                the executor, for this job. ``return_exceptions``: put failures into
+                their places among the results. ``retry_on``: exceptions of the task
+                for which it is tried again, too, at most ``retries`` times.
+                ``buffer``: tasks in flight or unread of an input without a length.
+                ``commit_after``: seconds of work after which a response is stored
+                before it is sent, so that it cannot get lost; 0 for always.
 
         Returns:
             The job; see there how to get at the results.

@@ -76,8 +76,8 @@ class PackedFunction:
 class FunctionPacker:
     """Pickles functions and remembers what it learned about them.
 
-    What was packed is good for a second without looking again: only the file of a module
-    that it needs could have changed.
+    What was packed is good for a second without looking again: only the file of a
+    module that it needs could have changed.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ def _dump(fn: Callable[..., Any], *, bounded: bool) -> Pickled | None:
         return dump(fn, bounded=bounded)
     except OverBudgetError:
         return None
-    except Exception as exc:  # noqa: BLE001  # any object's pickling may raise anything
+    except Exception as exc:  # any object's pickling may raise anything
         raise unpicklable(fn, exc, what="the function") from exc
 
 
@@ -156,4 +156,3 @@ def _travels_by_name(fn: Callable[..., Any]) -> bool:
         return False
     module = sys.modules.get(fn.__module__)
     return getattr(module, fn.__qualname__, None) is fn
-

@@ -40,7 +40,7 @@ class Control(Protocol):
         ...
 
     async def help(self) -> None:
-        """Carry out some of the job's work in the awaiting task itself, if that helps."""
+        """Do some of the job's work in the awaiting task itself, if that helps."""
         ...
 
     def want_all(self) -> None:
@@ -139,8 +139,8 @@ class Future(Generic[R]):
     def cancel(self) -> bool:
         """Cancel the task; its neighbours go on.
 
-        A task that runs alone in a worker process is stopped by ending that process. One
-        that shares its invocation with others runs on, and its outcome is dropped.
+        A task that runs alone in a worker process is stopped by ending that process.
+        One that shares its invocation with others runs on, and its outcome is dropped.
 
         Returns:
             False if it had its outcome already.
@@ -174,9 +174,9 @@ class Job(Generic[R]):
     * ``await job`` returns all results in input order. The first failure in time is
       raised as the task's own exception, and the rest of the job is cancelled. The list
       is the same object every time.
-    * ``async for result in job`` gives results in input order, each as soon as it can be
-      given. A failure is raised in its place and ends the job. Leaving the loop ends the
-      job, too.
+    * ``async for result in job`` gives results in input order, each as soon as it can
+      be given. A failure is raised in its place and ends the job. Leaving the loop ends
+      the job, too.
     * ``async for future in job.as_completed()`` gives futures in order of completion.
     * ``job[i]``, ``len(job)`` and ``iter(job)`` are about the futures of a sized input.
 
@@ -257,8 +257,8 @@ class Job(Generic[R]):
     def as_completed(self) -> AsyncIterator[Future[R]]:
         """Iterate over futures that have their outcome, in order of completion.
 
-        A failure is not raised here but by the future, and ends nothing. Every future is
-        given once, whoever iterates.
+        A failure is not raised here but by the future, and ends nothing. Every future
+        is given once, whoever iterates.
         """
         return _AsCompleted(self, self._control, self._ledger)
 

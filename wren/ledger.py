@@ -31,8 +31,8 @@ class Failed:
 class Ledger:
     """One slot for each task that was taken from the input, and the rules for them.
 
-    A slot is pending until it gets its outcome, and then never changes. Outcomes come in
-    slices, because a slice costs a few nanoseconds a task. Slots at the front that a
+    A slot is pending until it gets its outcome, and then never changes. Outcomes come
+    in slices, because a slice costs a few nanoseconds a task. Slots at the front that a
     stream's reader has read are dropped.
     """
 
@@ -192,7 +192,7 @@ class Ledger:
         return [slot.error if type(slot) is Failed else slot for slot in self._slots]
 
     def next_completed(self) -> tuple[int, Any] | None:
-        """Return the index and outcome that came next, each once; None if there is none."""
+        """Return the index and outcome that came next, each once, or None."""
         if not self._completed:
             return None
         index, count = self._completed.popleft()

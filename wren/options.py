@@ -45,7 +45,7 @@ class Options:
             raise ConfigurationError(f"retries={self.retries!r}: 0 or more")
         if not self.commit_after >= 0:
             raise ConfigurationError(
-                f"commit_after={self.commit_after!r}: 0 or more seconds, or inf for never"
+                f"commit_after={self.commit_after!r}: seconds, 0 or more, or inf"
             )
         for name in ("chunksize", "concurrency", "buffer"):
             value = getattr(self, name)

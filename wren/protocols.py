@@ -241,8 +241,9 @@ class Compute(Protocol):
     Guarantees, each checked by `wren.conformance.compute`:
 
     * `invoke` executes a request at most once and never retries by itself.
-    * Cancelling `invoke` before the request was sent means it is not executed; cancelling
-      it afterwards returns promptly, and the worker is stopped where that is possible.
+    * Cancelling `invoke` before the request was sent means it is not executed;
+      cancelling it afterwards returns promptly, and the worker is stopped where that is
+      possible.
     * After `aclose` no process, socket, thread or temporary file is left.
     """
 
@@ -265,7 +266,12 @@ class Compute(Protocol):
         """
         ...
 
-    async def invoke(self, request: Sequence[Buffer], *, timeout: float) -> Buffer:
+    async def invoke(
+        self,
+        request: Sequence[Buffer],
+        *,
+        timeout: float,  # noqa: ASYNC109  # the adapter's clock
+    ) -> Buffer:
         """Send one request to one worker and return its response.
 
         Args:
@@ -302,7 +308,7 @@ class Deployment:
 
 
 class Deployer(Protocol):
-    """Puts functions on a platform; separate, so that a driver need not have the right."""
+    """Puts functions on a platform. Separate: a driver need not have the right."""
 
     async def deploy(self) -> Deployment:
         """Create the function this configuration asks for; unchanged, do nothing."""

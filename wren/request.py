@@ -35,7 +35,7 @@ from wren.serialize import (
 )
 
 _FUNCTION_INLINE: Final = 4 << 20
-"""Largest function that requests carry, in bytes; a larger one is fetched by workers."""
+"""Largest function that requests carry, in bytes; workers fetch a larger one."""
 
 _HEADER_ROOM: Final = 16 * 1024
 
@@ -89,9 +89,9 @@ class RequestWriter:
         function = run.function or await self._pack(run, packer)
         many = batch.many or await _pickle(batch)
         carry = batch.carry or not function.known
-        if many.each is None and self._limits.lossless and not carry:
-            if not self.commits(run, seconds):
-                return encode_text(REQUEST, self._plain(run, function), many.frames)
+        plain = many.each is None and self._limits.lossless and not carry
+        if plain and not self.commits(run, seconds):
+            return encode_text(REQUEST, self._plain(run, function), many.frames)
         header: dict[str, Any] = {
             "versions": self._versions,
             "function": function.identity,
@@ -203,9 +203,7 @@ class RequestWriter:
 
 async def _pickle(batch: Batch) -> Many:
     try:
-        many = dump_many(
-            batch.items, _bounded, deadline=perf_counter() + TIME_BUDGET
-        )
+        many = dump_many(batch.items, _bounded, deadline=perf_counter() + TIME_BUDGET)
     except OverBudgetError:
         many = await to_thread.run_sync(dump_many, batch.items, dump)
     except Exception as exc:  # noqa: BLE001  # any object's pickling may raise anything

@@ -121,7 +121,8 @@ def _note(
     lines = [f"task {index}, attempt {attempt}, on {backend} ({header['worker']})"]
     lines.append(text.rstrip())
     if header["output"]:
-        lines.append("it had printed (last part, with the tasks that shared its request):")
+        lines.append(
+            "it had printed (last part, with the tasks that shared its request):"
+        )
         lines.append(header["output"].rstrip())
     return "\n".join(lines)
-

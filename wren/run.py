@@ -59,7 +59,11 @@ class Batch:
     )
 
     def __init__(
-        self, start: int, items: Sequence[Any], attempt: int = 1, many: Many | None = None
+        self,
+        start: int,
+        items: Sequence[Any],
+        attempt: int = 1,
+        many: Many | None = None,
     ) -> None:
         self.start = start
         self.items = items
@@ -132,7 +136,9 @@ class Run:
         self._id = ""
         self._single = False
         self._closed = False
-        self._only: tuple[Batch, int, dict[str, Any], tuple[int, int], float] | None = None
+        self._only: tuple[Batch, int, dict[str, Any], tuple[int, int], float] | None = (
+            None
+        )
         self._stats = JobStats(total=source.length, started=time.time())
         self._everything = source.length is not None
         self._skipped: set[int] = set()
@@ -291,7 +297,7 @@ class Run:
             batch.request = f"{self._requests:x}"
         return batch.request
 
-    # --- outcomes -----------------------------------------------------------------------
+    # --- outcomes -------------------------------------------------------------------
 
     def settle(
         self,
@@ -397,7 +403,7 @@ class Run:
             self._stats.ended = time.time()
             self._dispatcher.finished(self)
 
-    # --- Control ------------------------------------------------------------------------
+    # --- Control --------------------------------------------------------------------
 
     @property
     def stats(self) -> JobStats:

@@ -143,7 +143,7 @@ def dump_result(value: object) -> Pickled:
     buffers: list[memoryview] = []
     try:
         pickle.Pickler(writer, 5, buffer_callback=_collector(buffers)).dump(value)
-    except Exception:  # noqa: BLE001  # any class may raise anything; cloudpickle decides
+    except Exception:  # noqa: BLE001  # cloudpickle decides
         return dump(value)
     return Pickled(writer.parts, buffers)
 
@@ -155,7 +155,8 @@ def load(pickled: Buffer, buffers: Iterable[Buffer] = ()) -> Any:
 
 def load_yielding(pickled: Buffer, buffers: Iterable[Buffer] = ()) -> Any:
     """Unpickle like `load`, letting other threads run about every 64 KiB."""
-    return pickle.Unpickler(_Reader(memoryview(pickled)), buffers=buffers).load()  # noqa: S301
+    reader = _Reader(memoryview(pickled))
+    return pickle.Unpickler(reader, buffers=buffers).load()  # noqa: S301
 
 
 def writable(data: Buffer) -> memoryview:
@@ -164,11 +165,11 @@ def writable(data: Buffer) -> memoryview:
     return memoryview(bytearray(view)) if view.readonly else view
 
 
-# --- many values --------------------------------------------------------------------------
+# --- many values --------------------------------------------------------------------
 
-# Values of these types, and of no subclass, can share one pickle. All others get one each:
-# one that does not pickle, or not unpickle, then spoils only itself, and two tasks never
-# share an object because they happen to travel together.
+# Values of these types, and of no subclass, can share one pickle. All others get one
+# each: one that does not pickle, or not unpickle, then spoils only itself, and two
+# tasks never share an object because they happen to travel together.
 _NUMBERS: Final = frozenset({int, float, bool, complex, type(None)})
 _ATOMIC: Final = _NUMBERS | {str, bytes}
 
@@ -261,7 +262,7 @@ def load_many(
         outside = buffers[taken : taken + count]
         try:
             values.append(load_one(pickles[start : start + length], outside))
-        except Exception as exc:  # noqa: BLE001  # unpickling runs the classes' own code
+        except Exception as exc:  # noqa: BLE001  # the classes' own code
             failures[position] = exc
             values.append(None)
         start += length
@@ -269,7 +270,7 @@ def load_many(
     return values, failures
 
 
-# --- functions --------------------------------------------------------------------------
+# --- functions ----------------------------------------------------------------------
 
 
 def pack_function(
@@ -304,7 +305,9 @@ def pack_function(
 
 
 def unpack_function(
-    data: Buffer, install: Callable[[str, memoryview], None], blob: Callable[[str], Buffer]
+    data: Buffer,
+    install: Callable[[str, memoryview], None],
+    blob: Callable[[str], Buffer],
 ) -> Any:
     """Rebuild a function from its layout.
 
@@ -317,9 +320,7 @@ def unpack_function(
     bundles: list[str] = header["bundles"]
     for name, archive in zip(bundles, buffers[1:], strict=False):
         install(name, archive)
-    return load(
-        buffers[0], arrange(header["blobs"], buffers[1 + len(bundles) :], blob)
-    )
+    return load(buffers[0], arrange(header["blobs"], buffers[1 + len(bundles) :], blob))
 
 
 def arrange(
@@ -330,7 +331,7 @@ def arrange(
     return [next(rest) if name is None else blob(name) for name in blobs]
 
 
-# --- exceptions -------------------------------------------------------------------------
+# --- exceptions ---------------------------------------------------------------------
 
 
 def dump_exception(
@@ -397,7 +398,7 @@ def load_exception(
 def _in_band(exc: Exception) -> bytes:
     try:
         return pickle.dumps(exc, 5)
-    except Exception:  # noqa: BLE001  # any class may raise anything; cloudpickle decides
+    except Exception:  # noqa: BLE001  # cloudpickle decides
         import cloudpickle
 
         return cloudpickle.dumps(exc, 5)

@@ -8,10 +8,9 @@ from weakref import ref
 from wren.envelope import Buffer
 from wren.functions import SHARED_FROM
 
-
 _AT_ONCE_FROM: Final = 64 << 20
-"""Bytes from which a buffer is stored without waiting for it to come again. Below, it costs
-less to send it; above, a worker that maps what is stored saves a copy."""
+"""Bytes from which a buffer is stored without waiting for it to come again. Below, it
+costs less to send it; above, a worker that maps what is stored saves a copy."""
 
 
 class CommonBuffers:

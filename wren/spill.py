@@ -52,7 +52,9 @@ class Spill:
         self._lock = anyio.Lock()
         self._polling = anyio.Lock()
         self._stored: set[str] = set()
-        self._blobs: dict[str, tuple[int, int]] = {}  # name -> bytes, users; oldest first
+        self._blobs: dict[
+            str, tuple[int, int]
+        ] = {}  # name -> bytes, users; oldest first
         self._polled = 0.0
 
     @property
@@ -82,8 +84,8 @@ class Spill:
     async def release(self, names: Iterable[str]) -> None:
         """Say that a request that referred to these buffers has been answered.
 
-        The least recently used ones are removed beyond `BLOBS_KEPT` bytes, so that a job
-        over any number of large arrays takes no more than that.
+        The least recently used ones are removed beyond `BLOBS_KEPT` bytes, so that a
+        job over any number of large arrays takes no more than that.
         """
         for name in names:
             length, users = self._blobs[name]
@@ -113,7 +115,9 @@ class Spill:
         sha256 = await to_thread.run_sync(_sha256, parts)
         return await self._offer(f"{self.prefix}in/{request}", parts, sha256)
 
-    async def _offer(self, key: str, parts: Parts, verify: str | None) -> dict[str, Any]:
+    async def _offer(
+        self, key: str, parts: Parts, verify: str | None
+    ) -> dict[str, Any]:
         now = time.time()
         until, offer = self._offers.get(key, (0.0, {}))
         if until > now:

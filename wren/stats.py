@@ -116,7 +116,8 @@ class History:
 
     __slots__ = ("_columns", "_names", "_numbers", "_order", "_workers")
 
-    # start, count, attempts, queued, started, finished, seconds, cold, worker, in, out, peak
+    # start, count, attempts, queued, started, finished, seconds, cold, worker, in, out,
+    # peak
     _TYPES: Final = "QLLddddBLQQQ"
 
     def __init__(self) -> None:
@@ -137,7 +138,9 @@ class History:
         if number is None:
             number = self._numbers[worker] = len(self._names)
             self._names.append(worker)
-        for column, value in zip(self._columns, (*row[:8], number, *row[8:]), strict=True):
+        for column, value in zip(
+            self._columns, (*row[:8], number, *row[8:]), strict=True
+        ):
             column.append(value)
         return new
 

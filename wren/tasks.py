@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import signal
@@ -23,9 +22,11 @@ TAIL: Final = 64 * 1024
 """Bytes kept of what the tasks of one request print."""
 
 
-class Expired(BaseException):  # noqa: N818  # not an error: how a task is interrupted
-    """Raised inside a task whose time is up. Not an `Exception`, so that a task's own
-    ``except Exception`` does not swallow it."""
+class Expired(BaseException):  # not an error: how a task is interrupted
+    """Raised inside a task whose time is up.
+
+    Not an `Exception`, so that a task's own ``except Exception`` does not swallow it.
+    """
 
 
 class Outcome:
@@ -130,7 +131,9 @@ class TaskRunner:
                 raised[position] = exc
         failed.update(raised)
 
-    def _await(self, coroutine: CoroutineType[Any, Any, Any], timeout: float | None) -> Any:
+    def _await(
+        self, coroutine: CoroutineType[Any, Any, Any], timeout: float | None
+    ) -> Any:
         import asyncio
 
         async def bounded() -> Any:
@@ -176,9 +179,9 @@ def _caller(function: Callable[..., Any], call: str) -> Callable[[Any], Any]:
 class _Alarm:
     """Raises `Expired` in the main thread after a time.
 
-    Interrupts Python code, endless loops included, but no call into C that never returns:
-    for that the driver has a deadline of its own. Off the main thread, where signals do
-    not arrive, it does nothing.
+    Interrupts Python code, endless loops included, but no call into C that never
+    returns: for that the driver has a deadline of its own. Off the main thread, where
+    signals do not arrive, it does nothing.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -200,7 +203,7 @@ def _expire(_signal: int, _frame: FrameType | None) -> None:
 
 
 class _Tail(io.BufferedIOBase):
-    """Passes bytes on to a descriptor, a line at a time, and remembers the last of them."""
+    """Passes bytes on to a descriptor, line by line, and remembers the last."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

@@ -45,8 +45,9 @@ class Window:
         """Halve, and return how many seconds to wait before trying again.
 
         Args:
-            sent: When the request was sent, on the clock `time.monotonic`. Requests that
-                were on their way when the window was last halved do not halve it again.
+            sent: When the request was sent, on the clock `time.monotonic`. Requests
+                that were on their way when the window was last halved do not halve it
+                again.
             retry_after: Seconds the platform asked for.
         """
         now = time.monotonic()
@@ -55,6 +56,7 @@ class Window:
             self._size = max(1.0, self._size / 2)
             self._in_a_row += 1
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._in_a_row)
-        # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        # Full jitter:
+        # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         pause = random.uniform(0, longest)  # noqa: S311  # not a secret
         return pause + (retry_after or 0.0)

@@ -1,9 +1,9 @@
 """What a worker does: request bytes in, response bytes out.
 
-The same code runs in a process on this machine and inside a cloud's function. It needs the
-standard library and cloudpickle. A request names its function by hash, carries the tasks'
-arguments, and is checked before anything in it is unpickled; the response says for each
-task how it ended. Whatever a task raises, `Worker.handle` returns.
+The same code runs in a process on this machine and inside a cloud's function. It needs
+the standard library and cloudpickle. A request names its function by hash, carries the
+tasks' arguments, and is checked before anything in it is unpickled; the response says
+for each task how it ended. Whatever a task raises, `Worker.handle` returns.
 
 A request that cannot be carried out is *refused*: none of its tasks has run, and the
 response says what is missing, so that the driver can send it.
@@ -90,7 +90,7 @@ class Worker:
         """
         self.name = name
         self.retire = False
-        """A task was stopped from outside its own code; this process should be replaced."""
+        """A task was interrupted anywhere: this process should be replaced."""
 
         self._root = root
         self._functions: OrderedDict[str, Callable[..., Any]] = OrderedDict()
@@ -102,8 +102,8 @@ class Worker:
         """Carry out one request.
 
         Args:
-            request: One envelope. Arguments are built over its memory where possible, so
-                it must not change afterwards.
+            request: One envelope. Arguments are built over its memory where possible,
+                so it must not change afterwards.
 
         Returns:
             The parts of one envelope. It never raises for anything a request contains.
@@ -119,9 +119,7 @@ class Worker:
             asked, buffers = decode(request, REQUEST)
             function, arguments = self._prepare(asked, buffers)
         except RefusedError as exc:
-            header.update(
-                refused=exc.reason, detail=exc.detail, position=exc.position
-            )
+            header.update(refused=exc.reason, detail=exc.detail, position=exc.position)
             return encode(RESPONSE, header, [])
         except IntegrityError as exc:
             header.update(refused="integrity", detail=str(exc))
@@ -152,12 +150,14 @@ class Worker:
             return function, _arguments(asked, buffers[carried:], blobs)
         except StorageError as exc:
             transient = isinstance(exc, TransientError)
-            raise RefusedError("transient" if transient else "storage", str(exc)) from exc
+            raise RefusedError(
+                "transient" if transient else "storage", str(exc)
+            ) from exc
         except (RefusedError, IntegrityError):
             raise
         except ModuleNotFoundError as exc:
             raise RefusedError("module", exc.name or str(exc)) from exc
-        except BaseException as exc:  # noqa: BLE001  # unpickling runs the user's code
+        except BaseException as exc:  # unpickling runs the user's code
             (name, message, text), _ = dump_exception(exc)
             raise RefusedError("unpickle", f"{name}: {message}\n{text}") from exc
 
@@ -194,7 +194,7 @@ class _Blobs:
         self._offered = offered
 
     def get(self, name: str) -> memoryview:
-        """Return a private, writable copy; of a local file, one made as it is written."""
+        """Return the content: private, and writable; of a file, on write."""
         offer = self._offered[name]
         data = grants.fetch_buffer(offer["grant"])
         if offer["sha256"] is not None:

@@ -1,11 +1,11 @@
 """Messages between driver and worker process over a socket pair.
 
 A small message is written to the socket. A large one is written to a memory file of the
-sender's, and only its length travels on the socket, with the file's descriptor the first
-time: four plain copies between warm pages, where a socket would need as many and a system
-call for every 200 KiB. One memory file a direction is enough, because the two sides take
-turns: a request is read before its response is written, and the response before the next
-request.
+sender's, and only its length travels on the socket, with the file's descriptor the
+first time: four plain copies between warm pages, where a socket would need as many and
+a system call for every 200 KiB. One memory file a direction is enough, because the two
+sides take turns: a request is read before its response is written, and the response
+before the next request.
 
     offset  size  field
     0       8     length of the message in bytes
@@ -82,7 +82,9 @@ class MemoryFile:
             descriptor: The other side's file; None makes a new one.
         """
         self.descriptor = (
-            os.memfd_create("wren", os.MFD_CLOEXEC) if descriptor is None else descriptor
+            os.memfd_create("wren", os.MFD_CLOEXEC)
+            if descriptor is None
+            else descriptor
         )
         self.attached = descriptor is not None
         """The other side has its descriptor."""
@@ -113,7 +115,7 @@ class MemoryFile:
             self._size = KEPT
 
     def read(self, size: int) -> memoryview:
-        """Copy a message out of the file, into private memory that can be written to."""
+        """Copy a message out of the file, into private, writable memory."""
         region = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if size >= _HUGE:
             region.madvise(mmap.MADV_HUGEPAGE)
@@ -122,7 +124,9 @@ class MemoryFile:
         while position < size:
             done = os.preadv(self.descriptor, [view[position:]], position)
             if not done:
-                raise EOFError("the other side's memory file is shorter than its message")
+                raise EOFError(
+                    "the other side's memory file is shorter than its message"
+                )
             position += done
         return view
 
@@ -137,7 +141,9 @@ class Outbox:
     def __init__(self) -> None:
         self._file: MemoryFile | None = None
 
-    def frame(self, parts: Sequence[Buffer], flags: int = 0) -> tuple[list[Buffer], list[int]]:
+    def frame(
+        self, parts: Sequence[Buffer], flags: int = 0
+    ) -> tuple[list[Buffer], list[int]]:
         """Return what to send on the socket, and the descriptors to go with it.
 
         A large message is in the memory file when this returns.

@@ -1,4 +1,4 @@
-"""`Compute` on this machine's processes: the reference implementation of the contract."""
+"""`Compute` on this machine's processes: the contract's reference implementation."""
 
 from __future__ import annotations
 
@@ -95,7 +95,12 @@ class LocalCompute:
             )
         return self._zygote
 
-    async def invoke(self, request: Sequence[Buffer], *, timeout: float) -> memoryview:
+    async def invoke(
+        self,
+        request: Sequence[Buffer],
+        *,
+        timeout: float,  # noqa: ASYNC109  # the contract
+    ) -> memoryview:
         """See `Compute.invoke`."""
         turn = _Turn(request, size(request) < SHARED_FROM)
         worker = await self._claim(turn)
@@ -115,13 +120,15 @@ class LocalCompute:
             self._release(worker)
         return response
 
-    async def _receive(self, worker: WorkerProcess, timeout: float) -> memoryview:
+    async def _receive(self, worker: WorkerProcess, seconds: float) -> memoryview:
         await worker.started(_START_SECONDS)
-        if timeout == math.inf:
+        if seconds == math.inf:
             return await worker.receive()
-        with anyio.move_on_after(timeout):
+        with anyio.move_on_after(seconds):
             return await worker.receive()
-        raise TaskTimeoutError(f"no response within {timeout:g} s; the process was killed")
+        raise TaskTimeoutError(
+            f"no response within {seconds:g} s; the process was killed"
+        )
 
     async def _claim(self, turn: _Turn) -> WorkerProcess:
         while self._idle:
@@ -148,7 +155,8 @@ class LocalCompute:
     def _grow(self) -> WorkerProcess:
         zygote = self._start()
         if not zygote.running and self._workers:
-            # Its workers died with it, and each request in flight learns that by itself.
+            # Its workers died with it, and each request in flight learns that by
+            # itself.
             self._zygote = None
             zygote = self._start()
         self._numbers += 1
@@ -200,5 +208,5 @@ class LocalCompute:
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may run on; a cgroup's share is not considered."""
+    """Return how many CPUs this process may run on. Ignores a cgroup's share."""
     return len(os.sched_getaffinity(0))

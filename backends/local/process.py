@@ -32,7 +32,7 @@ from wren.backends.local.zygote import COMMAND, EVENT, FORK, KILL
 from wren.errors import DeploymentError, WorkerLostError
 
 _IN_LOOP: Final = 4 << 20
-"""Bytes that are copied on the event loop; about a millisecond. More goes to a thread."""
+"""Bytes copied on the event loop, in about a millisecond; more in a thread."""
 
 _RECEIVE: Final = 1 << 18
 _END_SECONDS: Final = 5.0
@@ -52,7 +52,7 @@ class ZygoteProcess:
             memory: Limit of each worker's data, in MB.
         """
         self._control, theirs = socket.socketpair()
-        self._stderr = open(os.memfd_create("wren-stderr"), "r+b")  # noqa: SIM115, PTH123  # closed by aclose
+        self._stderr = os.fdopen(os.memfd_create("wren-stderr"), "r+b")
         home = str(Path(__file__).parents[3])
         program = (
             "import sys\n"
@@ -263,7 +263,7 @@ class WorkerProcess:
             await self._watch.wait()
 
     def _on_readable(self) -> bool:
-        """Read what has arrived; True if a message is complete or the process is gone."""
+        """Read what has arrived; True if a message is complete or the process gone."""
         try:
             data, ancillary, _, _ = self._socket.recvmsg(_RECEIVE, DESCRIPTOR_BYTES)
         except BlockingIOError:

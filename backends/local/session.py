@@ -1,8 +1,8 @@
 """The private directory of one driver, and the removal of those that were left behind.
 
-It holds the modules that workers received and what did not fit into a message. The zygote
-removes it when the driver ends in whatever way; only if both are killed at once does it
-stay, and then nobody holds its lock any more, by which `sweep` knows it.
+It holds the modules that workers received and what did not fit into a message. The
+zygote removes it when the driver ends in whatever way; only if both are killed at once
+does it stay, and then nobody holds its lock any more, by which `sweep` knows it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PREFIX: Final = "wren-"
 _LOCK: Final = "lock"
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a file system in memory
 _ROOM: Final = 1 << 30
-"""Bytes that must be free in shared memory for it to be used; containers often have 64 MB."""
+"""Bytes that must be free in shared memory to use it; containers often have 64 MB."""
 
 
 class Session:

@@ -1,8 +1,9 @@
 """Wait for a worker's socket to become readable, cheaply.
 
-`anyio.wait_readable` registers the socket with the event loop and takes it out again every
-time. On asyncio a registration that stays makes a round trip of 16 microseconds out of one
-of 44 (median of 5,000, same machine, same run), which is most of what a warm call costs.
+`anyio.wait_readable` registers the socket with the event loop and takes it out again
+every time. On asyncio a registration that stays makes a round trip of 16 microseconds
+out of one of 44 (median of 5,000, same machine, same run), which is most of what a warm
+call costs.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class _AnyioWatch:
 
 
 class _AsyncioWatch:
-    """Also calls the function when nobody waits, and remembers that it returned True."""
+    """Calls the function also when nobody waits, and remembers a True."""
 
     def __init__(
         self,

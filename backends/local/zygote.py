@@ -1,17 +1,18 @@
 """The process that worker processes are forked from.
 
-It imports what a worker needs once, has a single thread and no event loop, and so can fork
-a worker in a millisecond or two at any time, which neither a new interpreter nor a fork of
-the driver, with its threads, could do. It is the workers' parent: it reports how each one
-ended, and what it last wrote to its standard streams.
+It imports what a worker needs once, has a single thread and no event loop, and so can
+fork a worker in a millisecond or two at any time, which neither a new interpreter nor a
+fork of the driver, with its threads, could do. It is the workers' parent: it reports
+how each one ended, and what it last wrote to its standard streams.
 
-Nothing outlives the driver. When the driver closes its end of the control socket, or dies
-in whatever way, this process kills every worker with all that the worker started, removes
-the session directory and ends; and when this process dies, the kernel kills the workers.
+Nothing outlives the driver. When the driver closes its end of the control socket, or
+dies in whatever way, this process kills every worker with all that the worker started,
+removes the session directory and ends; and when this process dies, the kernel kills the
+workers.
 
-Commands, from the driver:     operation (1 byte), worker's number (4)
-Events, to the driver:         worker's number (4), exit status (4), bytes of output (4),
-                               output
+Commands, from the driver:  operation (1 byte), worker's number (4)
+Events, to the driver:      worker's number (4), exit status (4), bytes of output (4),
+                            output
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class Zygote:
         self._poll.register(readable, select.POLLIN)
 
     def _become_worker(self, number: int, descriptor: int, output: int) -> NoReturn:
-        """Turn the forked process into a worker; it ends by exit, never by returning."""
+        """Turn the forked process into a worker. It never returns."""
         status = 1
         try:
             os.setsid()  # a group of its own, for killing it with all its children
@@ -149,7 +150,7 @@ class Zygote:
 
             serve(socket.socket(fileno=descriptor), f"local-{number}", self._session)
             status = 0
-        except BaseException:  # noqa: BLE001  # a forked copy must not go on as the parent
+        except BaseException:  # noqa: BLE001  # this copy must not go on
             import traceback
 
             traceback.print_exc()
@@ -160,9 +161,7 @@ class Zygote:
         while True:
             try:
                 # Look first: while it is not reaped, its group's number is not reused.
-                found = os.waitid(
-                    os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT
-                )
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
             if found is None:
