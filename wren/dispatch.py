@@ -14,6 +14,7 @@ refusal, or an error, by its class:
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import deque
@@ -50,6 +51,8 @@ from wren.worker import versions
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
+
+_log = logging.getLogger("wren")
 
 _SEND_TRIES: Final = 5
 _GRACE: Final = 0.2
@@ -329,6 +332,7 @@ class Dispatcher:
     async def _throttled(self, run: Run, exc: ThrottledError, sent: float) -> None:
         run.count(throttled=1)
         pause = self._window.throttled(sent, exc.retry_after)
+        _log.debug("throttled; %d in flight from now on", self._window.size)
         if time.monotonic() - self._window.progress > PATIENCE:
             raise exc
         await anyio.sleep(pause)
@@ -361,8 +365,9 @@ class Dispatcher:
         if batch.attempt > run.options.retries:
             if timed_out and not alone:
                 exc = WorkerLostError(f"a task that shared this one's worker: {exc}")
-            run.settle_error(batch, exc)
+            run.settle_error(batch, _noted(exc, batch))
             return
+        _log.info("job %s: %s; %d to be tried again", run.id, exc, len(batch.items))
         if not self._limits.lossless:
             await anyio.sleep(_jitter(batch.attempt))
         run.retry(batch.split(batch.attempt + 1))
@@ -381,6 +386,15 @@ class Dispatcher:
             # alone.
             total = min(total, timeout + 4 * run.sizer.expected(count))
         return min(total, limits.seconds) + limits.start_seconds + _GRACE
+
+
+def _noted(exc: WrenError, batch: Batch) -> WrenError:
+    """Say which task was lost, and what it had printed."""
+    note = f"task {batch.start}, attempt {batch.attempt}"
+    if isinstance(exc, WorkerLostError) and exc.output:
+        note += f"\nthe worker had printed (last part):\n{exc.output.rstrip()}"
+    exc.add_note(note)
+    return exc
 
 
 def _decode(response: Buffer) -> tuple[dict[str, Any], list[memoryview]]:

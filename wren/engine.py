@@ -145,8 +145,8 @@ def _pickle_now(item: Any) -> Many | None:
         return None
     except Exception as exc:  # any object's pickling may raise anything
         raise unpicklable(item, exc, what="the argument") from exc
-    for exc in many.failures.values():
-        raise unpicklable(item, exc, what="the argument") from exc
+    for failure in many.failures.values():
+        raise unpicklable(item, failure, what="the argument") from failure
     return many
 
 

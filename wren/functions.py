@@ -102,9 +102,9 @@ class FunctionPacker:
                 return packed
         pickled = _dump(fn, bounded=True)
         if pickled is not None and not pickled.buffers:
-            since, packed = self._by_value.get(b"".join(pickled.parts), (0.0, None))
-            if packed is not None and since > fresh:
-                return packed
+            known = self._by_value.get(b"".join(pickled.parts))
+            if known is not None and known[0] > fresh:
+                return known[1]
         return pickled
 
     def pack(self, fn: Callable[..., Any], pickled: Pickled | None) -> PackedFunction:
@@ -131,9 +131,9 @@ class FunctionPacker:
             self._by_value[value] = now, packed
         if _travels_by_name(fn):
             self._by_name[fn] = now, packed
-        for kept in (self._by_name, self._by_value, self._by_identity):
-            while len(kept) > _KEPT:
-                kept.pop(next(iter(kept)))  # type: ignore[attr-defined]
+        _forget_oldest(self._by_name)
+        _forget_oldest(self._by_value)
+        _forget_oldest(self._by_identity)
         return packed
 
 
@@ -149,6 +149,11 @@ def _dump(fn: Callable[..., Any], *, bounded: bool) -> Pickled | None:
         return None
     except Exception as exc:  # any object's pickling may raise anything
         raise unpicklable(fn, exc, what="the function") from exc
+
+
+def _forget_oldest(kept: dict[Any, Any]) -> None:
+    while len(kept) > _KEPT:
+        del kept[next(iter(kept))]
 
 
 def _travels_by_name(fn: Callable[..., Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator
 from threading import get_ident
-from typing import Any, Final, Generic, Protocol, TypeVar, final
+from typing import Any, Final, Generic, Protocol, TypeVar, cast, final
 
 from anyio.lowlevel import checkpoint
 
@@ -333,7 +333,7 @@ class _InOrder(_Reader[R], AsyncIterator[R]):
                 self._ended = True
                 self._control.cancel()
                 raise outcome.error
-            outcome = outcome.error
+            outcome = cast("Any", outcome.error)
         ledger.read(index)
         await self._turn()
         value: R = outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from wren.errors import SerializationError
 from wren.ledger import Failed
 from wren.run import Batch, Run
 from wren.serialize import load_exception, load_many, load_yielding, writable
+
+_log = logging.getLogger("wren.output")
 
 _IN_LOOP: Final = 256 * 1024
 """Bytes that are unpickled on the event loop; about a millisecond. More in a thread."""
@@ -34,6 +37,8 @@ async def read_outcomes(
         sizes: Bytes of request and response.
         backend: Name of the backend, for people.
     """
+    if header["output"]:
+        _log.info("%s: %s", header["worker"], header["output"].rstrip())
     described: list[list[Any]] = header.get("failures", [])
     pickles = sum(1 for failure in described if failure[-1])
     data = buffers[: len(buffers) - pickles]

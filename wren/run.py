@@ -269,9 +269,9 @@ class Run:
         for position in skip:
             self._skipped.discard(start + position)
             self._cancel_one(start + position)
-        first, *rest = batch.without(skip) or [None]
-        self.retries.extend(piece for piece in rest if piece is not None)
-        return first
+        pieces = batch.without(skip)
+        self.retries.extend(pieces[1:])
+        return pieces[0] if pieces else None
 
     def add_single(self, item: Any, many: Many | None) -> None:
         """Add the task of a job that has only one.

@@ -121,7 +121,7 @@ class History:
     _TYPES: Final = "QLLddddBLQQQ"
 
     def __init__(self) -> None:
-        self._columns = [array(code) for code in self._TYPES]
+        self._columns: list[array[Any]] = [array(code) for code in self._TYPES]
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
         self._order: list[int] = []
@@ -159,7 +159,7 @@ class History:
         at = bisect_right(self._order, index, key=starts.__getitem__) - 1
         if at < 0:
             return None
-        row = [column[self._order[at]] for column in self._columns]
+        row: list[Any] = [column[self._order[at]] for column in self._columns]
         start, count, attempts, queued, started, finished, seconds, cold = row[:8]
         if index >= start + count:
             return None

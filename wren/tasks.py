@@ -16,6 +16,8 @@ from wren.errors import TaskTimeoutError
 if TYPE_CHECKING:
     import asyncio
 
+COROUTINE: Final[type[Any]] = CoroutineType
+
 _LINE: Final = 8 * 1024
 
 TAIL: Final = 64 * 1024
@@ -92,7 +94,7 @@ class TaskRunner:
             except BaseException as exc:  # noqa: BLE001  # also SystemExit and the like
                 outcome.failures[len(outcome.values) + len(outcome.failures)] = exc
             position = len(outcome.values) + len(outcome.failures)
-        if CoroutineType in set(map(type, outcome.values)):
+        if COROUTINE in set(map(type, outcome.values)):
             self._await_all(outcome, None)
 
     def _run_timed(
@@ -106,7 +108,7 @@ class TaskRunner:
             try:
                 with _Alarm(timeout):
                     value = one(argument)
-                    if type(value) is CoroutineType:
+                    if type(value) is COROUTINE:
                         value = self._await(value, timeout)
             except (Expired, _AsyncExpired) as exc:
                 outcome.failures[position] = _timed_out(timeout, exc)
@@ -122,7 +124,7 @@ class TaskRunner:
         positions = (n for n in range(len(returned) + len(failed)) if n not in failed)
         raised: dict[int, BaseException] = {}
         for position, value in zip(list(positions), returned, strict=True):
-            if type(value) is not CoroutineType:
+            if type(value) is not COROUTINE:
                 outcome.values.append(value)
                 continue
             try:
@@ -209,6 +211,10 @@ class _Tail(io.BufferedIOBase):
         self._descriptor = descriptor
         self._kept = bytearray()
         self._passed = 0
+
+    @property
+    def name(self) -> int:
+        return self._descriptor
 
     def writable(self) -> bool:
         return True

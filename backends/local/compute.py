@@ -59,6 +59,7 @@ class LocalCompute:
         self._memory = memory
         self._session: Session | None = None
         self._zygote: ZygoteProcess | None = None
+        self._dead: list[ZygoteProcess] = []
         self._closed = False
         self._numbers = 0
         self._workers: set[WorkerProcess] = set()
@@ -89,6 +90,10 @@ class LocalCompute:
             raise ComputeError("this executor is closed")
         if self._session is None:
             self._session = Session()
+        if self._zygote is not None and not self._zygote.running:
+            # Its workers died with it; each request in flight learns that by itself.
+            self._dead.append(self._zygote)
+            self._zygote = None
         if self._zygote is None:
             self._zygote = ZygoteProcess(
                 worker_environment(), self._session.path, self._memory
@@ -154,11 +159,6 @@ class LocalCompute:
 
     def _grow(self) -> WorkerProcess:
         zygote = self._start()
-        if not zygote.running and self._workers:
-            # Its workers died with it, and each request in flight learns that by
-            # itself.
-            self._zygote = None
-            zygote = self._start()
         self._numbers += 1
         worker = WorkerProcess(zygote, self._numbers)
         self._workers.add(worker)
@@ -199,9 +199,10 @@ class LocalCompute:
             self._discard(worker)
         self._idle.clear()
         try:
-            if self._zygote is not None:
-                with anyio.CancelScope(shield=True):
-                    await self._zygote.aclose()
+            with anyio.CancelScope(shield=True):
+                for zygote in (*self._dead, self._zygote):
+                    if zygote is not None:
+                        await zygote.aclose()
         finally:
             if self._session is not None:
                 self._session.close()

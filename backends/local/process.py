@@ -65,7 +65,7 @@ class ZygoteProcess:
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # this interpreter
                 [sys.executable, "-P", "-c", program],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 env=dict(environment),
