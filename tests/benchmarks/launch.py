@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.benchmarks.row import Figures
 ROOT: Final = Path(__file__).parents[2]
 
 _MARK: Final = "BENCHMARK_RUN"
+_GRACE: Final = 1.0
 
 Status = Literal["ok", "missing", "excluded", "wrong", "failed", "hangs"]
 
@@ -76,7 +78,7 @@ def launch(row: str, contender: str, size: int, limit: float) -> Outcome:
         except subprocess.TimeoutExpired:
             hangs = True
         finally:
-            _kill(process, mark)
+            _clear(process, mark)
         seconds = perf_counter() - started
         if hangs:
             return Outcome(
@@ -89,15 +91,25 @@ def launch(row: str, contender: str, size: int, limit: float) -> Outcome:
         return Outcome(**json.loads(path.read_text()), seconds=seconds)
 
 
-def _kill(process: subprocess.Popen[bytes], mark: str) -> None:
-    """Kill a contender's process group, and its processes that left the group."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+def _clear(process: subprocess.Popen[bytes], mark: str) -> None:
+    """End a contender, and every process that it started."""
+    # multiprocessing's and loky's resource trackers ignore this. When all others are
+    # gone they unlink the semaphores and the shared memory, and end.
+    _send(signal.SIGTERM, process, mark)
+    patience = perf_counter() + _GRACE
+    while _marked(mark) and perf_counter() < patience:
+        time.sleep(0.01)
+    _send(signal.SIGKILL, process, mark)
     process.wait()
-    while strays := _marked(mark):
-        for stray in strays:
-            with suppress(ProcessLookupError):
-                os.kill(stray, signal.SIGKILL)
+
+
+def _send(number: signal.Signals, process: subprocess.Popen[bytes], mark: str) -> None:
+    """Send a signal to a process group, and to its processes that left the group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+    for stray in _marked(mark):
+        with suppress(ProcessLookupError):
+            os.kill(stray, number)
 
 
 def _marked(mark: str) -> list[int]:

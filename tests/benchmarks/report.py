@@ -9,14 +9,8 @@ from typing import Final
 from tests.benchmarks.results import Comparison, Entry, compare
 from tests.benchmarks.row import Metric, Row
 
-_PREFIXES: Final = (
-    (1e9, "G"),
-    (1e6, "M"),
-    (1e3, "k"),
-    (1, ""),
-    (1e-3, "m"),
-    (1e-6, "µ"),
-)
+_PARTS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+_MULTIPLES: Final = ((1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
 def quantity(value: float | None, unit: str) -> str:
@@ -25,15 +19,21 @@ def quantity(value: float | None, unit: str) -> str:
         return ""
     if math.isinf(value):
         return "never"
-    if unit == "yes":
-        return "yes" if value >= 1 else "no" if value <= 0 else "at times"
-    if unit not in {"s", "tasks/s"}:
-        return f"{_digits(value)} {unit}".rstrip()
-    # Nobody reads kiloseconds.
-    prefixes = _PREFIXES[3:] if unit == "s" else _PREFIXES[:4]
-    fitting = [pair for pair in prefixes if abs(value) >= pair[0]]
-    factor, prefix = fitting[0] if fitting else prefixes[-1]
-    return f"{_digits(value / factor)} {prefix}{unit}"
+    match unit:
+        case "yes":
+            return "yes" if value == 1 else "no" if value == 0 else "at times"
+        case "s":
+            return _scaled(value, _PARTS)
+        case "tasks/s":
+            return f"{_scaled(value, _MULTIPLES)}/s"
+        case _:
+            return f"{_digits(value)} {unit}".rstrip()
+
+
+def _scaled(value: float, scale: Sequence[tuple[float, str]]) -> str:
+    fitting = [step for step in scale if abs(value) >= step[0]]
+    factor, name = fitting[0] if fitting else scale[-1]
+    return f"{_digits(value / factor)} {name}".rstrip()
 
 
 def _digits(value: float) -> str:
@@ -41,24 +41,29 @@ def _digits(value: float) -> str:
 
 
 def row_table(row: Row, entries: Sequence[Entry]) -> str:
-    """Draw one row: a line for each contender."""
+    """Draw one row: a line for each contender, and what follows from them."""
     head = ["", *(metric.title for metric in row.metrics), "best", "rounds", "", ""]
     taking_part = [entry for entry in entries if entry.status != "excluded"]
-    lines = [head, *(_line(row, entry) for entry in taking_part)]
+    lines = [
+        *_aligned([head, *(_line(row, entry) for entry in taking_part)]),
+        *_absent(entries),
+        *(_verdict(row.metrics[0], found) for found in compare(row, entries)),
+    ]
+    title = f"{row.name}. {row.title}  [goal: {row.goal}]"
+    return "\n  ".join([title, *lines])
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Join cells to lines: the first and the last column left, figures right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    drawn = [
+    last = len(widths) - 1
+    return [
         "  ".join(
-            cell.ljust(width) if n in {0, len(widths) - 1} else cell.rjust(width)
+            cell.ljust(width) if n in {0, last} else cell.rjust(width)
             for n, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     ]
-    title = f"{row.name}. {row.title}  [goal: {row.goal}]"
-    verdicts = [
-        _verdict(row.metrics[0], comparison) for comparison in compare(row, entries)
-    ]
-    below = [*_absent(entries), *verdicts]
-    return "\n".join([title, *(f"  {line}" for line in [*drawn, *below])])
 
 
 def _line(row: Row, entry: Entry) -> list[str]:

@@ -22,7 +22,7 @@ class Metric:
     key: str
     title: str
     unit: str
-    """``s`` and ``tasks/s`` are shown with a prefix, others as they are."""
+    """``s``, ``tasks/s``, ``yes`` (1 or 0), or any other that is shown as it is."""
 
     better: Literal["higher", "lower"] = "lower"
 

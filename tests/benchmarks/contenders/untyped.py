@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from importlib import import_module
-from itertools import repeat
 from typing import Any, TypeVar, cast
 
 from tests.benchmarks.contender import (
@@ -160,7 +159,8 @@ class Dask(Contender):
     ) -> list[R]:
         # What its own warning about large arguments says to do.
         there = await self._client.scatter(shared, broadcast=True)
-        futures = self._client.map(fn, repeat(there, len(items)), items, pure=False)
+        arguments = [there] * len(items), items
+        futures = self._client.map(fn, *arguments, pure=False)
         results: list[R] = await self._client.gather(futures)
         return results
 

@@ -18,7 +18,7 @@ _BROADCAST_TASKS: Final = 100
 
 
 def arrays(count: int, mib: int) -> list[Floats]:
-    """Make arrays of random numbers.
+    """Make arrays that differ from each other.
 
     Raises:
         MissingError: numpy is not installed.
@@ -27,7 +27,10 @@ def arrays(count: int, mib: int) -> list[Floats]:
         numpy: Any = import_module("numpy")
     except ImportError as exc:
         raise MissingError("pip install numpy") from exc
-    made: list[Floats] = [numpy.random.rand(mib * _MIB // 8) for _ in range(count)]
+    length = mib * _MIB // 8
+    made: list[Floats] = [
+        numpy.arange(first, first + length, dtype=float) for first in range(count)
+    ]
     return made
 
 

@@ -47,7 +47,7 @@ ROWS: Final = (
         measure=even,
         size=200,
         quick=60,
-        sizes=dict.fromkeys(set(CONTENDERS) - {OURS, "pool", "multiprocessing"}, 100),
+        sizes=dict.fromkeys(set(CONTENDERS) - {OURS}, 80),
         excluded=_EXCLUDED,
     ),
     Row(

@@ -89,6 +89,10 @@ class _Trap:
             (n, fate if n == self.victim else "", str(self._words)) for n in range(size)
         ]
 
+    def began(self) -> float:
+        """Return when the victim first ran; before everything if it never did."""
+        return min((when for when, _ in self.words()), default=-math.inf)
+
     def words(self) -> list[tuple[float, int]]:
         """Return for each attempt when it began, and its process."""
         lines = self._words.read_text().splitlines() if self._words.exists() else []
@@ -109,7 +113,7 @@ async def killed(contender: Contender, size: int, fate: str) -> Figures:
         fates = Fates(size)
         settling = contender.settle(tasks.doomed, trap.items, fates.report)
         await fates.wait(settling, _PATIENCE)
-        (died, _), *_ = trap.words()
+        died = trap.began()
     return {
         "lost": _lost(fates, size),
         "unknown": fates.unknown(),
@@ -147,7 +151,7 @@ async def stuck(contender: Contender, size: int) -> Figures:
             tasks.doomed, trap.items, fates.report, limit=_TIMEOUT
         )
         await fates.wait(settling, _TIMEOUT + _PATIENCE)
-        (began, _), *_ = trap.words()
+        began = trap.began()
         # The victim's fate may be known a moment before its process is gone.
         await asyncio.wait({watching}, timeout=1.0)
         ended = watching.result() if watching.done() else math.inf
