@@ -236,7 +236,7 @@ class BlockingChannel:
         """Return the next request, or None when the driver is gone."""
         while missing := self._inbox.missing():
             data, ancillary, _, _ = self._socket.recvmsg(
-                max(missing, 1 << 16), DESCRIPTOR_BYTES
+                max(missing, 1 << 16), DESCRIPTOR_BYTES, socket.MSG_CMSG_CLOEXEC
             )
             if not data:
                 return None

@@ -23,17 +23,18 @@ _START_SECONDS: Final = 60.0
 class _Turn:
     """A request that waits for a worker."""
 
-    __slots__ = ("ready", "request", "sent", "small", "worker")
+    __slots__ = ("error", "ready", "request", "sent", "small", "worker")
 
     def __init__(self, request: Sequence[Buffer], small: bool) -> None:
         self.request = request
         self.small = small
         self.ready: anyio.Event | None = None
         self.worker: WorkerProcess | None = None
+        self.error: ComputeError | None = None
         self.sent = False
 
     def wake(self) -> None:
-        """Let the request's owner go on."""
+        """Let the request's owner go on, with a worker or an error."""
         if self.ready is not None:
             self.ready.set()
 
@@ -141,8 +142,8 @@ class LocalCompute:
             if worker.alive():
                 return worker
             self._discard(worker)
-        if len(self._workers) < self.limits.concurrency:
-            return self._grow()
+        if (new := self._grow()) is not None:
+            return new
         turn.ready = anyio.Event()
         self._waiting.append(turn)
         try:
@@ -150,17 +151,27 @@ class LocalCompute:
         except BaseException:
             if turn.worker is not None:  # it has been given the request
                 self._discard(turn.worker)
-            else:
+            elif turn in self._waiting:
                 self._waiting.remove(turn)
             raise
-        if turn.worker is None:
-            raise ComputeError("this executor is closed")
+        if turn.error is not None:
+            raise turn.error
+        assert turn.worker is not None  # noqa: S101  # it was woken with one of both
         return turn.worker
 
-    def _grow(self) -> WorkerProcess:
+    def _grow(self) -> WorkerProcess | None:
+        """Start a worker; None if there are as many as there may be."""
+        if len(self._workers) >= self.limits.concurrency:
+            return None
         zygote = self._start()
         self._numbers += 1
-        worker = WorkerProcess(zygote, self._numbers)
+        try:
+            worker = WorkerProcess(zygote, self._numbers)
+        except OSError as exc:  # no descriptor is left
+            if self._workers:
+                return None
+            text = f"a worker process could not be started: {exc}"
+            raise ComputeError(text) from exc
         self._workers.add(worker)
         return worker
 
@@ -185,19 +196,32 @@ class LocalCompute:
     def _discard(self, worker: WorkerProcess) -> None:
         worker.discard()
         self._workers.discard(worker)
-        if self._waiting and not self._closed:
-            self._hand_over(self._grow())
+        if not self._waiting or self._closed:
+            return
+        try:
+            another = self._grow()
+        except ComputeError as exc:
+            self._refuse_waiting(exc)
+        else:
+            if another is not None:
+                self._hand_over(another)
+
+    def _refuse_waiting(self, error: ComputeError) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            turn.error = error
+            turn.wake()
 
     async def aclose(self) -> None:
         """See `Compute.aclose`."""
         if self._closed:
             return
         self._closed = True
-        while self._waiting:
-            self._waiting.popleft().wake()
-        for worker in list(self._workers):
-            self._discard(worker)
-        self._idle.clear()
+        self._refuse_waiting(ComputeError("this executor is closed"))
+        while self._idle:
+            self._discard(self._idle.pop())
+        for worker in self._workers:
+            worker.stop()
         try:
             with anyio.CancelScope(shield=True):
                 for zygote in (*self._dead, self._zygote):

@@ -28,8 +28,15 @@ from wren.backends.local.channel import (
     size,
 )
 from wren.backends.local.watch import watch
-from wren.backends.local.zygote import COMMAND, EVENT, FORK, KILL
-from wren.errors import DeploymentError, WorkerLostError
+from wren.backends.local.zygote import (
+    COMMAND,
+    CUT_OFF,
+    EVENT,
+    FORK,
+    KILL,
+    NOT_FORKED,
+)
+from wren.errors import ComputeError, DeploymentError, WorkerLostError
 
 _IN_LOOP: Final = 4 << 20
 """Bytes copied on the event loop, in about a millisecond; more in a thread."""
@@ -62,7 +69,7 @@ class ZygoteProcess:
             "    import wren.backends.local.zygote as zygote\n"
             f"zygote.main({str(session)!r}, {memory or 0})"
         )
-        with theirs:
+        try:
             self._process = subprocess.Popen(  # noqa: S603  # this interpreter
                 [sys.executable, "-P", "-c", program],
                 stdin=theirs.fileno(),
@@ -71,6 +78,12 @@ class ZygoteProcess:
                 env=dict(environment),
                 start_new_session=True,
             )
+        except OSError as exc:
+            self._control.close()
+            self._stderr.close()
+            raise DeploymentError(f"cannot start {sys.executable}: {exc}") from exc
+        finally:
+            theirs.close()
         self._control.setblocking(False)
         self._events = bytearray()
         self._exits: dict[int, tuple[int, str]] = {}
@@ -104,14 +117,8 @@ class ZygoteProcess:
             self._drain()
             self._control.sendall(COMMAND.pack(KILL, number))
 
-    async def exit_of(self, number: int) -> tuple[int | None, str]:
-        """Wait for a worker's end and return its exit code and last output.
-
-        The code is negative for a signal, and None if the zygote died as well.
-
-        Raises:
-            DeploymentError: The zygote did not start.
-        """
+    async def end_of(self, number: int) -> ComputeError:
+        """Return the error that says how a worker ended whose socket is closed."""
         if self._reading is None:  # late: it loads what need not be loaded at the start
             self._reading = anyio.Lock()
         with anyio.move_on_after(_END_SECONDS):
@@ -119,8 +126,9 @@ class ZygoteProcess:
                 while number not in self._exits:
                     await anyio.wait_readable(self._control)
                     if not self._drain():
-                        return self._own_end()
-        return self._exits.pop(number, (None, ""))
+                        return await self._own_end()
+        # A worker's process ends just after its socket; if not, a task closed that.
+        return _ending(*self._exits.pop(number, (CUT_OFF, "")))
 
     def _drain(self) -> bool:
         """Take the events that have arrived; False when there will be no more."""
@@ -144,17 +152,30 @@ class ZygoteProcess:
             self._exits[number] = code, output
         return open_
 
-    def _own_end(self) -> tuple[int | None, str]:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
-        if self._process.returncode in (None, -signal.SIGKILL, -signal.SIGTERM):
-            return None, ""
+    async def _own_end(self) -> ComputeError:
+        with anyio.move_on_after(_END_SECONDS):
+            await self._wait()
+        code = self._process.poll()
+        if code is None or code <= 0:
+            return WorkerLostError(
+                "the worker process and the process it was forked from are gone"
+            )
         self._stderr.seek(0)
         text = self._stderr.read().decode(errors="replace").strip()
-        raise DeploymentError(
+        return DeploymentError(
             "the interpreter that worker processes are forked from did not start "
-            f"({sys.executable}, exit code {self._process.returncode}):\n{text}"
+            f"({sys.executable}, exit code {code}):\n{text}"
         )
+
+    async def _wait(self) -> None:
+        """Wait until the process has ended."""
+        if self._process.poll() is not None:
+            return
+        descriptor = os.pidfd_open(self._process.pid)
+        try:
+            await anyio.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
 
     def forget(self, number: int) -> None:
         """Drop what is known of a worker's end."""
@@ -162,16 +183,16 @@ class ZygoteProcess:
 
     async def aclose(self) -> None:
         """End the zygote and with it every worker; returns when all are gone."""
-        self._control.close()
-        watch = os.pidfd_open(self._process.pid)
+        with contextlib.suppress(OSError):
+            # Not only closed: a process that the driver forked may have a copy.
+            self._control.shutdown(socket.SHUT_WR)
         try:
-            with anyio.move_on_after(_END_SECONDS) as scope:
-                await anyio.wait_readable(watch)
-            if scope.cancelled_caught:
-                self._process.kill()
+            with anyio.move_on_after(_END_SECONDS):
+                await self._wait()
         finally:
-            os.close(watch)
+            self._process.kill()  # nothing, if it has ended
             self._process.wait()
+            self._control.close()
             self._stderr.close()
 
 
@@ -187,6 +208,7 @@ class WorkerProcess:
         self._inbox = Inbox()
         self._greeted = False
         self._gone = False
+        self._stopped = False
         self._unsent = b""
         self._watch = watch(self._socket, self._on_readable)
         self._poll = select.poll()  # unlike recv, it raises nothing in the usual case
@@ -258,14 +280,17 @@ class WorkerProcess:
         """Wait until a message is complete."""
         while self._inbox.missing():
             if self._gone:
-                code, output = await self._zygote.exit_of(self.number)
-                raise WorkerLostError(_ending(code), exit_code=code, output=output)
+                if self._stopped:
+                    raise WorkerLostError("the executor was closed meanwhile")
+                raise await self._zygote.end_of(self.number)
             await self._watch.wait()
 
     def _on_readable(self) -> bool:
         """Read what has arrived; True if a message is complete or the process gone."""
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(_RECEIVE, DESCRIPTOR_BYTES)
+            data, ancillary, _, _ = self._socket.recvmsg(
+                _RECEIVE, DESCRIPTOR_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return False
         except OSError:
@@ -287,6 +312,13 @@ class WorkerProcess:
             except OSError:
                 self._unsent = b""  # dead; receiving will say how it ended
 
+    def stop(self) -> None:
+        """Kill the process; who waits for its response gets `WorkerLostError`."""
+        self._stopped = True
+        self._zygote.kill(self.number)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def discard(self) -> None:
         """Kill the process and release what belongs to it. Idempotent."""
         if self._socket.fileno() < 0:
@@ -299,15 +331,22 @@ class WorkerProcess:
         self._inbox.close()
 
 
-def _ending(code: int | None) -> str:
-    if code is None:
-        return "the worker process and the process it was forked from are gone"
-    if code >= 0:
-        return f"the task ended its worker process with exit code {code}"
+def _ending(code: int, output: str) -> ComputeError:
+    if code == NOT_FORKED:
+        return ComputeError(f"a worker process could not be started: {output}")
+    if code == CUT_OFF:
+        text = "the task closed descriptors of its worker process, which was then ended"
+    elif code >= 0:
+        text = f"the task ended its worker process with exit code {code}"
+    else:
+        text = f"the worker process was killed by {_name(-code)}"
+        if -code == signal.SIGKILL:
+            text += "; suspected: out of memory"
+    return WorkerLostError(text, exit_code=code, output=output)
+
+
+def _name(number: int) -> str:
     try:
-        name = signal.Signals(-code).name
+        return signal.Signals(number).name
     except ValueError:
-        name = f"signal {-code}"
-    if -code == signal.SIGKILL:
-        return f"the worker process was killed by {name}; suspected: out of memory"
-    return f"the worker process was killed by {name}"
+        return f"signal {number}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -10,9 +11,11 @@ import time
 from typing import Final
 
 from wren.backends.local.channel import RETIRE, BlockingChannel
+from wren.backends.local.zygote import CUT_OFF, children
 from wren.worker import Worker
 
 _REAP_SECONDS: Final = 2.0
+_REAP_PAUSE: Final = 0.001
 
 
 def serve(sock: socket.socket, name: str, session: str) -> None:
@@ -27,8 +30,13 @@ def serve(sock: socket.socket, name: str, session: str) -> None:
         if os.getpid() != process:
             os._exit(0)  # the copy that a task's own fork left behind
         del request
-        place.restore()
-        channel.send(response, RETIRE if worker.retire else 0)
+        try:
+            channel.send(response, RETIRE if worker.retire else 0)
+            place.restore()  # the driver need not wait for it
+        except OSError as exc:
+            if exc.errno in (errno.EBADF, errno.ENOTSOCK):
+                os._exit(CUT_OFF)  # a task closed or replaced the worker's descriptors
+            raise
         if worker.retire:
             return
 
@@ -63,14 +71,16 @@ def _kill_children() -> None:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return  # the usual case: one system call
-    from wren.backends.local.zygote import children
-
     deadline = time.monotonic() + _REAP_SECONDS
     while time.monotonic() < deadline:
         for pid in children(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+        # Not a wait without end: a thread of the task's may go on starting processes.
+        # Not a wait without end: a thread of the task's may go on starting processes.
         try:
-            os.waitpid(-1, 0)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         except ChildProcessError:
             return
+        time.sleep(_REAP_PAUSE)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import os
 import select
@@ -26,6 +27,7 @@ import signal
 import socket
 import struct
 import sys
+from importlib import import_module
 from typing import Final, NoReturn
 
 from wren.backends.local.channel import DESCRIPTOR_BYTES, descriptors
@@ -35,10 +37,17 @@ EVENT: Final = struct.Struct("<IiI")
 FORK: Final = b"f"
 KILL: Final = b"k"
 
+NOT_FORKED: Final = 1 << 16
+"""In place of an exit status: there is no such worker, and the output says why."""
+
+CUT_OFF: Final = 113
+"""Exit status of a worker whose connection to the driver was closed by its own task."""
+
 OUTPUT_TAIL: Final = 16 * 1024
 """Bytes kept of what a worker writes to its standard streams."""
 
 _ORPHAN_CHECK_MS: Final = 5000
+_READS_A_TURN: Final = 16
 
 # From linux/prctl.h; the standard library has no prctl.
 _PR_SET_PDEATHSIG: Final = 1
@@ -52,12 +61,22 @@ class _Child:
         self.output = output
         self.tail = bytearray()
 
-    def drain(self) -> None:
-        """Read what the worker has written; never waits."""
-        with contextlib.suppress(BlockingIOError):
-            while data := os.read(self.output, 1 << 16):
-                self.tail += data
-                del self.tail[:-OUTPUT_TAIL]
+    def drain(self) -> bool:
+        """Read what the worker has written; never waits, nor goes on for ever.
+
+        Returns:
+            False when nobody has the other end any more.
+        """
+        for _ in range(_READS_A_TURN):
+            try:
+                data = os.read(self.output, 1 << 16)
+            except BlockingIOError:
+                break
+            if not data:
+                return False
+            self.tail += data
+            del self.tail[:-OUTPUT_TAIL]
+        return True
 
 
 class Zygote:
@@ -98,32 +117,43 @@ class Zygote:
                     return False
             else:
                 for child in self._children.values():
-                    if child.output == descriptor:
-                        child.drain()
+                    if child.output == descriptor and not child.drain():
+                        self._poll.unregister(descriptor)
         self._reap()
         return True
 
     def _obey(self) -> bool:
-        data, ancillary, _, _ = self._control.recvmsg(COMMAND.size, DESCRIPTOR_BYTES)
+        data, ancillary, _, _ = self._control.recvmsg(
+            COMMAND.size, DESCRIPTOR_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
         if len(data) < COMMAND.size:
             return False
         operation, number = COMMAND.unpack(data)
         if operation == FORK:
-            (descriptor,) = descriptors(ancillary)
-            self._fork(number, descriptor)
+            self._fork(number, descriptors(ancillary))
         else:
             for child in self._children.values():
                 if child.number == number:
                     _kill_group(child.pid)
         return True
 
-    def _fork(self, number: int, descriptor: int) -> None:
-        readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        os.set_blocking(writable, True)
-        pid = os.fork()
+    def _fork(self, number: int, received: list[int]) -> None:
+        opened = list(received)
+        try:
+            if not received:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            opened += readable, writable
+            os.set_blocking(writable, True)
+            pid = os.fork()
+        except OSError as exc:  # a limit of this machine; the other workers go on
+            self._report(number, NOT_FORKED, str(exc).encode())
+            for descriptor in opened:
+                os.close(descriptor)
+            return
         if pid == 0:
-            self._become_worker(number, descriptor, writable)
-        os.close(descriptor)
+            self._become_worker(number, received[0], writable)
+        os.close(received[0])
         os.close(writable)
         self._children[pid] = _Child(number, pid, readable)
         self._poll.register(readable, select.POLLIN)
@@ -172,13 +202,16 @@ class Zygote:
             if child is None:  # an orphan that was a worker's child
                 continue
             child.drain()
-            self._poll.unregister(child.output)
+            with contextlib.suppress(KeyError):  # its output had ended before
+                self._poll.unregister(child.output)
             os.close(child.output)
             self._kill_orphans()
             code = os.waitstatus_to_exitcode(status)
-            event = EVENT.pack(child.number, code, len(child.tail)) + child.tail
-            with contextlib.suppress(OSError):  # the driver may be gone
-                self._control.sendall(event)
+            self._report(child.number, code, child.tail)
+
+    def _report(self, number: int, status: int, output: bytes | bytearray) -> None:
+        with contextlib.suppress(OSError):  # the driver may be gone
+            self._control.sendall(EVENT.pack(number, status, len(output)) + output)
 
     def _kill_orphans(self) -> None:
         """Kill what a dead worker started and put into a session of its own.
@@ -211,12 +244,13 @@ class Zygote:
 
 
 def children(pid: int) -> list[int]:
-    """Return the direct children of a process that has one thread."""
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as listing:  # noqa: PTH123
-            return [int(word) for word in listing.read().split()]
-    except OSError:
-        return []
+    """Return the direct children of a process, whichever of its threads made them."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # a thread, or the process, has ended
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  # pathlib is slow
+            with open(f"/proc/{pid}/task/{thread}/children") as listing:  # noqa: PTH123
+                found += map(int, listing.read().split())
+    return found
 
 
 def _kill_group(pid: int) -> None:
@@ -248,8 +282,11 @@ def main(session: str, memory: int) -> None:
     os.dup2(null, 0)
     os.close(null)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    import wren.backends.local.serve  # noqa: F401  # what every worker needs
+    # Whatever the driver, or its thread, blocks or ignores is no business of a task's.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    import_module("wren.backends.local.serve")  # what every worker needs
 
     # A task's pickles refer to __main__ by name; this program's own must not answer.
     sys.modules["__main__"].__dict__.clear()
