@@ -13,7 +13,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
@@ -203,6 +202,8 @@ def _send(
 def _connection(scheme: str, host: str, port: int | None) -> HTTPConnection:
     from http.client import HTTPConnection, HTTPSConnection
 
+    if not host:
+        raise ValueError(scheme)
     if scheme == "https":
         return HTTPSConnection(host, port, timeout=_SILENCE, context=_tls())
     if scheme == "http":
@@ -229,10 +230,15 @@ def _ask(
         connection.request(grant["method"], target, headers=headers)
         return connection.getresponse()
     headers["Content-Length"] = str(sum(map(len, parts)))
-    # A server that refuses may close before it has read everything. Its answer, if
-    # there is one, is still to be had; if not, getresponse raises in turn.
-    with suppress(BrokenPipeError, ConnectionResetError):
+    try:
         connection.request(grant["method"], target, _pieces(parts), headers)
+    except (BrokenPipeError, ConnectionResetError):
+        # A server that refuses may close before it has read everything. Its answer, if
+        # there is one, is still to be had; if not, getresponse raises in turn.
+        response = connection.getresponse()
+        if response.status in _WRITTEN:
+            raise
+        return response
     return connection.getresponse()
 
 

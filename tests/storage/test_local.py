@@ -593,6 +593,9 @@ async def test_a_listing_reads_only_the_directories_it_needs(
     assert await keys(store, "jobs/3/out/") == ["jobs/3/out/0"]
     assert len(scanned) == 1
     scanned.clear()
+    assert await keys(store, "jobs/3/o") == ["jobs/3/out/0"]
+    assert len(scanned) == 1 + 1
+    scanned.clear()
     assert len(await keys(store, "jobs/", start_after="jobs/3/out")) == 3
     assert len(scanned) == 1 + (1 + 1) + (1 + 2)
 

@@ -17,7 +17,10 @@ import pytest
 from wren import grants
 from wren.config import Settings
 from wren.errors import ConfigurationError
+from wren.protocols import ObjectInfo
+from wren.storage.local import FileStorage
 from wren.storage.memory import MemoryStorage, open_storage
+from wren.storage.pages import Pages
 
 
 @pytest.fixture
@@ -167,6 +170,29 @@ async def test_a_write_that_meets_the_move_to_a_file_is_kept(
 
 
 @pytest.mark.anyio
+async def test_a_key_that_moves_during_a_listing_is_listed_once(
+    store: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is seen in memory, and then again among the files."""
+    await store.put("k", b"v")
+    await _grant(store, "other")
+    listing = FileStorage.list
+
+    def move_first(files: FileStorage, *args: str, **options: str) -> Pages:
+        found = listing(files, *args, **options)
+
+        async def read() -> tuple[ObjectInfo, ...]:
+            await _grant(store, "k")
+            return tuple([info async for info in found])
+
+        return Pages(read)
+
+    monkeypatch.setattr(FileStorage, "list", move_first)
+
+    assert [info.key async for info in store.list()] == ["k"]
+
+
+@pytest.mark.anyio
 async def test_a_cancelled_grant_changes_nothing(store: MemoryStorage) -> None:
     """Wherever in the move it is cancelled, and also if the object goes afterwards."""
     for number in range(40):
@@ -180,7 +206,8 @@ async def test_a_cancelled_grant_changes_nothing(store: MemoryStorage) -> None:
             group.cancel_scope.cancel()
 
         assert await store.get(key) == b"old"
-        assert [info.key async for info in store.list(key)] == [key]
+        await store.put(key, b"newer")
+        assert [(i.key, i.size) async for i in store.list(key)] == [(key, 5)]
         await store.delete([key])
         await _grant(store, key)
         assert [info.key async for info in store.list(key)] == []
