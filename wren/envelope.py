@@ -47,6 +47,11 @@ _ALIGN: Final = 64  # a cache line; also enough for every SIMD type of numpy
 _PADDING: Final = bytes(_ALIGN)
 _MAC_BYTES: Final = 32
 
+# Most requests to a worker have the same header as the one before.
+_SHORT: Final = 1024
+_HEADERS_KEPT: Final = 64
+_headers: dict[bytes, dict[str, Any]] = {}
+
 # Compact, and without the set-up that json.dumps repeats on every call.
 _to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 _from_json: Final = json.JSONDecoder().decode
@@ -102,7 +107,8 @@ def decode(data: Buffer, kind: int) -> tuple[dict[str, Any], list[memoryview]]:
         kind: The kind that is expected here.
 
     Returns:
-        The header, and views into ``data``: as writable as ``data`` is.
+        The header, which is not to be changed, and views into ``data``, as writable as
+        ``data`` is.
 
     Raises:
         IntegrityError: ``data`` is not exactly one envelope of this version and kind.
@@ -130,13 +136,26 @@ def decode(data: Buffer, kind: int) -> tuple[dict[str, Any], list[memoryview]]:
         position += length
     if position != total:
         raise IntegrityError("the envelope's buffers do not add up to its length")
+    text = bytes(view[start : start + text_bytes])
+    return _header(text, repeats=kind == REQUEST), buffers
+
+
+def _header(text: bytes, *, repeats: bool) -> dict[str, Any]:
+    known = _headers.get(text) if repeats else None
+    if known is not None:
+        return known
     try:
-        header = _from_json(str(view[start : start + text_bytes], "utf-8"))
+        header = _from_json(text.decode())
     except (ValueError, RecursionError) as exc:
         raise IntegrityError("the envelope's header is not JSON") from exc
     if not isinstance(header, dict):
         raise IntegrityError("the envelope's header is not an object")
-    return header, buffers  # pyright: ignore[reportUnknownVariableType]
+    found: dict[str, Any] = header
+    if repeats and len(text) < _SHORT:
+        if len(_headers) == _HEADERS_KEPT:
+            _headers.clear()
+        _headers[text] = found
+    return found
 
 
 def seal(parts: Parts, key: bytes, place: str) -> list[Buffer]:
