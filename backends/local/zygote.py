@@ -138,10 +138,11 @@ class Zygote:
         return True
 
     def _fork(self, number: int, received: list[int]) -> None:
+        if not received:  # the kernel drops what this process has no room for
+            self._report(number, NOT_FORKED, os.strerror(errno.EMFILE).encode())
+            return
         opened = list(received)
         try:
-            if not received:
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             opened += readable, writable
             os.set_blocking(writable, True)
