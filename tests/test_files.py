@@ -102,6 +102,27 @@ def test_reads_of_any_size_are_joined(
         os.close(descriptor)
 
 
+def test_a_file_that_shrinks_ends_the_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody should shorten it, but whoever does must not make us wait for the rest."""
+    monkeypatch.setattr(files, "_LARGEST_READ", 4)
+    write(tmp_path, "f", b"0123456789")
+    descriptor = files.open_object(str(tmp_path / "f"))
+    read = os.pread
+
+    def shrink(descriptor: int, length: int, start: int) -> bytes:
+        piece = read(descriptor, length, start)
+        os.truncate(tmp_path / "f", 4)
+        return piece
+
+    monkeypatch.setattr(os, "pread", shrink)
+    try:
+        assert files.read(descriptor) == b"0123"
+    finally:
+        os.close(descriptor)
+
+
 def test_no_descriptor_is_left(tmp_path: Path) -> None:
     """Whatever is wrong with the file or the directory."""
     write(tmp_path, "f", b"")

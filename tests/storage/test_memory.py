@@ -112,7 +112,7 @@ def test_a_forgotten_store_leaves_nothing(temporary: Path) -> None:
 
 
 FORKING = """
-import os, sys, anyio
+import os, sys, threading, anyio
 from wren.storage.memory import MemoryStorage
 
 async def main():
@@ -122,6 +122,8 @@ async def main():
     return store
 
 store = anyio.run(main)
+for thread in set(threading.enumerate()) - {threading.main_thread()}:
+    thread.join()  # Python 3.12 warns of forking beside them
 if os.fork() == 0:
     sys.exit(0)
 assert os.wait()[1] == 0
