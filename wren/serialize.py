@@ -333,14 +333,16 @@ def arrange(
 
 # --- exceptions ---------------------------------------------------------------------
 
+_SIGNS: Final = (StopIteration, StopAsyncIteration)
+
 
 def dump_exception(
     exc: BaseException, inside: str = ""
 ) -> tuple[list[str], bytes | None]:
     """Describe an exception, and pickle it if it can be rebuilt.
 
-    What is no `Exception`, and `StopIteration`, could end or confuse the driver's own
-    event loop, so it travels as a description only.
+    What is no `Exception` could end the driver's event loop, and `StopIteration` and
+    `StopAsyncIteration` a loop of its program: they travel as a description only.
 
     Args:
         exc: What was raised.
@@ -363,7 +365,7 @@ def dump_exception(
         name = f"{cls.__module__}.{name}"
     text = "".join(traceback.format_exception(cls, exc, begin))
     description = [name, _text(exc), text]
-    if not isinstance(exc, Exception) or isinstance(exc, StopIteration):
+    if not isinstance(exc, Exception) or isinstance(exc, _SIGNS):
         return description, None
     try:
         pickled = _in_band(exc.with_traceback(None))
@@ -391,7 +393,11 @@ def load_exception(
             error = None
     if not isinstance(error, Exception):
         error = RemoteError(*description)
-    error.add_note(note)
+    try:
+        error.add_note(note)
+    except Exception:  # noqa: BLE001  # its class may forbid it: frozen dataclasses do
+        error.__cause__ = RemoteError(*description)
+        error.__cause__.add_note(note)
     return error
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,15 +54,25 @@ class TaskRunner:
     def __init__(self) -> None:
         self.output = Output()
         self._loop: asyncio.Runner | None = None
+        self._arguments: list[Any] = []
+        self._copied = False
+        os.register_at_fork(after_in_child=self._stop_copy)
+
+    def _stop_copy(self) -> None:
+        """Let a copy of this process, which a task forked, begin no further task."""
+        self._copied = True
+        self._arguments.clear()
 
     def run(
         self,
         function: Callable[..., Any],
         call: str,
-        arguments: Sequence[Any],
+        arguments: list[Any],
         timeout: float | None,
     ) -> Outcome:
         """Run every task and return how each ended.
+
+        If a task forks and both sides return, this returns in the worker alone.
 
         Args:
             function: The function. What it returns is awaited if it is a coroutine.
@@ -71,22 +81,25 @@ class TaskRunner:
             timeout: Seconds for each task, or None.
         """
         self.output.attach()
+        self._arguments = arguments
         outcome = Outcome()
         one = _caller(function, call)
         if timeout is not None:
             self._run_timed(one, arguments, timeout, outcome)
         else:
             self._run(one, arguments, outcome)
+        if self._copied:
+            os._exit(0)
+        self._arguments = []
         return outcome
 
     def _run(
-        self, one: Callable[[Any], Any], arguments: Sequence[Any], outcome: Outcome
+        self, one: Callable[[Any], Any], arguments: list[Any], outcome: Outcome
     ) -> None:
         append = outcome.values.append
         position = 0
-        total = len(arguments)
         iterator = iter(arguments)
-        while position < total:
+        while position < len(arguments):
             # One try around many calls: a task that succeeds pays nothing for it.
             try:
                 for argument in iterator:
@@ -100,7 +113,7 @@ class TaskRunner:
     def _run_timed(
         self,
         one: Callable[[Any], Any],
-        arguments: Sequence[Any],
+        arguments: list[Any],
         timeout: float,
         outcome: Outcome,
     ) -> None:
@@ -124,6 +137,8 @@ class TaskRunner:
         positions = (n for n in range(len(returned) + len(failed)) if n not in failed)
         raised: dict[int, BaseException] = {}
         for position, value in zip(list(positions), returned, strict=True):
+            if self._copied:
+                return
             if type(value) is not COROUTINE:
                 outcome.values.append(value)
                 continue
@@ -229,6 +244,10 @@ class _Tail(io.BufferedIOBase):
         if self._kept:
             self._pass_on()
 
+    def close(self) -> None:
+        """Stay open: the tasks that share the request may have something to print."""
+        self.flush()
+
     def _pass_on(self) -> None:
         kept = self._kept
         with memoryview(kept)[self._passed :] as view:
@@ -262,13 +281,8 @@ class Output:
         self._streams: list[io.TextIOWrapper] = []
 
     def attach(self) -> None:
-        """Take over the standard streams, also after a task closed or replaced them."""
-        if (
-            self._streams
-            and sys.stdout is self._streams[0]
-            and sys.stderr is self._streams[1]
-            and not (sys.stdout.closed or sys.stderr.closed)
-        ):
+        """Take over the standard streams, also if a task replaced or detached them."""
+        if self._attached():
             return
         self._tails = [_Tail(1), _Tail(2)]
         self._streams = [
@@ -276,6 +290,14 @@ class Output:
             for tail in self._tails
         ]
         sys.stdout, sys.stderr = self._streams
+
+    def _attached(self) -> bool:
+        if not self._streams or [sys.stdout, sys.stderr] != self._streams:
+            return False
+        try:
+            return not (sys.stdout.closed or sys.stderr.closed)
+        except ValueError:  # a task detached one
+            return False
 
     def take(self) -> str:
         """Return and forget the tail of what was printed since the last call."""

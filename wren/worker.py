@@ -140,7 +140,7 @@ class Worker:
 
     def _prepare(
         self, asked: dict[str, Any], buffers: list[memoryview]
-    ) -> tuple[Callable[..., Any], Sequence[Any]]:
+    ) -> tuple[Callable[..., Any], list[Any]]:
         if asked["versions"] != self._versions:
             raise RefusedError("version", ", ".join(self._versions))
         blobs = _Blobs(asked.get("blobs", {}))
@@ -209,7 +209,7 @@ def _verify(data: Buffer, sha256: str) -> None:
 
 def _arguments(
     asked: dict[str, Any], buffers: list[memoryview], blobs: _Blobs
-) -> Sequence[Any]:
+) -> list[Any]:
     spilled = asked.get("arguments")
     if spilled is not None:
         data = grants.fetch(spilled["grant"])
