@@ -93,7 +93,7 @@ async def test_only_jobs_are_looked_at() -> None:
 @pytest.mark.anyio
 async def test_nothing_but_the_job_is_removed() -> None:
     """``dead`` is the beginning of ``dead2``, and the rest is not wren's."""
-    others = {"wren/jobs/alive/in/0": 1, "wren/jobs/dead2/in/0": 9, "x": 99}
+    others = {"wren/jobs/alive/in/0": 1, "wren/jobs/dead2/in/0": 40, "x": 99}
     storage = DatedStorage({**others, "wren/jobs/dead/a": 30, "wren/jobs/dead/b": 20})
     (job, _) = await found(storage, 7)
 

@@ -265,7 +265,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(
     done = subprocess.run(
         [sys.executable, "-m", "wren", *command],
         cwd=tmp_path,
-        env=os.environ | {"HOME": str(tmp_path)},
+        env=os.environ | {"HOME": str(tmp_path), "PYTHONUNBUFFERED": ""},
         stdout=writer,
         stderr=subprocess.PIPE,
         timeout=50,

@@ -128,8 +128,10 @@ def test_a_runtime_counts_as_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WREN_MEMORY", "512")
     monkeypatch.setenv("WREN_FUNCTION", "from-outside")
 
-    settings = load(runtime=Runtime(memory=1024, requirements=Path("needs.txt")))
+    runtime = Runtime(memory=1024, requirements=Path("needs.txt"))
+    settings = load(runtime=runtime, retries=0)
 
+    assert settings.retries == 0
     assert settings.memory == 1024
     assert settings.requirements == "needs.txt"
     assert settings.function == "from-outside"
@@ -302,13 +304,16 @@ def test_an_empty_file_ends_the_search(
     assert load() == Settings()
 
 
+@pytest.mark.parametrize(
+    "text", ["", '[project]\nname = "wren-user"', '[tool.x]\nuses = "wren"']
+)
 def test_a_project_without_a_table_is_passed_over(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Most pyproject.toml files say nothing of wren, though some mention it."""
     (home / "wren.toml").write_text("retries = 9")
     (home / "a").mkdir()
-    (home / "a" / "pyproject.toml").write_text('[tool.x]\nuses = "wren"')
+    (home / "a" / "pyproject.toml").write_text(text)
     monkeypatch.chdir(home / "a")
 
     assert load().retries == 9

@@ -19,7 +19,7 @@ from wren.errors import (
     TransientError,
     UnsupportedError,
 )
-from wren.protocols import Buffer, Grant, Limits, ObjectInfo, WorkerInfo
+from wren.protocols import Buffer, Grant, Limits, WorkerInfo
 from wren.registry import BACKENDS, STORAGE, Adapter
 from wren.storage.memory import MemoryStorage
 from wren.storage.pages import Pages

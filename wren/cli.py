@@ -105,15 +105,14 @@ def _flat(error: BaseException) -> Iterator[BaseException]:
 async def _stoppable(command: Coroutine[Any, Any, int]) -> int:
     """Cancel the command at the first signal, and end the process at the second."""
     loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  # this is a coroutine
+    scope = anyio.CancelScope()
     received: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
         if received:
             os._exit(128 + number)
         received.append(number)
-        loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(scope.cancel)
 
     before = {
         number: signal.signal(number, stop)
@@ -121,11 +120,12 @@ async def _stoppable(command: Coroutine[Any, Any, int]) -> int:
         if signal.getsignal(number) != signal.SIG_IGN  # as under nohup
     }
     try:
-        return await command
+        with scope:
+            return await command
     except BaseException:
-        if received:
-            return 128 + received[0]
-        raise
+        if not received:
+            raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    return 128 + received[0]
