@@ -539,22 +539,31 @@ class StorageContract:
     async def test_the_event_loop_runs_on(self, store: Storage) -> None:
         """Other tasks get their turn all the while a large object moves."""
         data = memoryview(bytearray(48 * MIB))
-        turns = [0]
+        turns = 0
 
         async def take_turns() -> None:
+            nonlocal turns
             while True:
                 await anyio.lowlevel.checkpoint()
-                turns[-1] += 1
+                turns += 1
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(take_turns)
-            await store.put("k", data)
-            turns.append(0)
-            await store.get("k", start=1)
-            group.cancel_scope.cancel()
+        async def most_turns(call: Callable[[], Awaitable[object]]) -> int:
+            """Return how often others ran, at best: this machine may be busy."""
+            most = 0
+            for _ in range(10):
+                before = turns
+                await call()
+                most = max(most, turns - before)
+                if most > 100:
+                    break
+            return most
 
         # A call that held up the loop would leave it the few turns of its own steps.
-        assert min(turns) > 30
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_turns)
+            assert await most_turns(lambda: store.put("k", data)) > 30
+            assert await most_turns(lambda: store.get("k", start=1)) > 30
+            group.cancel_scope.cancel()
 
     async def test_many_calls_at_once(self, store: Storage) -> None:
         """One store serves 64 tasks."""
