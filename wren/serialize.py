@@ -370,7 +370,7 @@ def dump_exception(
     try:
         pickled = _in_band(exc.with_traceback(None))
         rebuilt = load(pickled)
-    except Exception:  # noqa: BLE001  # an exception's own pickling may raise anything
+    except BaseException:  # noqa: BLE001  # its own pickling may raise anything
         return description, None
     return description, pickled if type(rebuilt) is cls else None
 
@@ -395,7 +395,7 @@ def load_exception(
         error = RemoteError(*description)
     try:
         error.add_note(note)
-    except Exception:  # noqa: BLE001  # its class may forbid it: frozen dataclasses do
+    except Exception:  # noqa: BLE001  # it may be immutable, as a frozen dataclass is
         error.__cause__ = RemoteError(*description)
         error.__cause__.add_note(note)
     return error
