@@ -13,10 +13,8 @@ _PARTS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _MULTIPLES: Final = ((1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
-def quantity(value: float | None, unit: str) -> str:
+def quantity(value: float, unit: str) -> str:
     """Write a figure with three digits and its unit."""
-    if value is None:
-        return ""
     if math.isinf(value):
         return "never"
     match unit:
@@ -67,20 +65,26 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _line(row: Row, entry: Entry) -> list[str]:
-    first = row.metrics[0]
-    rounds = len(entry.values(first))
-    note = row.notes.get(entry.contender.name, "")
-    remarks = [entry.contender.note, note] if rounds else []
-    if entry.status != "ok":
-        remarks.insert(0, f"{entry.status}: {entry.detail}")
+    contender, first = entry.contender, row.metrics[0]
+    if not (values := entry.values(first)):
+        why = f"{entry.status}: {entry.detail}"
+        return [contender.label, *("" for _ in row.metrics), "", "", "", why]
+    remarks = _remarks(row, entry)
+    if entry.status != "ok":  # some rounds went well, the last one did not
+        remarks += f"  {entry.status}: {entry.detail}"
     return [
-        entry.contender.label,
+        contender.label,
         *(quantity(entry.median(metric), metric.unit) for metric in row.metrics),
         quantity(entry.best(first), first.unit),
-        f"{rounds}" if rounds else "",
-        f"n={entry.size:,}" if rounds and entry.size != row.size else "",
-        "; ".join(filter(None, remarks)),
+        f"{len(values)}",
+        f"n={entry.size:,}" if entry.size != row.size else "",
+        remarks,
     ]
+
+
+def _remarks(row: Row, entry: Entry) -> str:
+    notes = entry.contender.note, row.notes.get(entry.contender.name)
+    return "; ".join(filter(None, notes))
 
 
 def _absent(entries: Sequence[Entry]) -> list[str]:
@@ -92,28 +96,34 @@ def _absent(entries: Sequence[Entry]) -> list[str]:
     return [f"without {', '.join(who)}: {why}" for why, who in names.items()]
 
 
-def _verdict(metric: Metric, comparison: Comparison) -> str:
-    ratio = comparison.ratio
-    shown = "no ratio" if ratio is None else f"{ratio:.2f} x"
+def _verdict(metric: Metric, found: Comparison) -> str:
     return (
-        f"wren: {shown} {comparison.peer} ({comparison.what}; "
-        f"{metric.better} is better)"
+        f"wren / {found.peer} ({found.what}): {_ratio(found)}, "
+        f"{metric.better} is better"
     )
+
+
+def _ratio(found: Comparison) -> str:
+    return "-" if found.ratio is None else f"{found.ratio:.3g}"
 
 
 def summary(results: Sequence[tuple[Row, Sequence[Entry]]]) -> str:
     """List every row in which wren has a figure and a peer has one too."""
-    lines = ["Summary: wren ÷ peer, medians"]
+    lines = [["row", "wren / peer", "better", "wren", "peer", ""]]
     for row, entries in results:
-        unit = row.metrics[0].unit
-        for found in compare(row, entries):
-            ratio = "" if found.ratio is None else f"{found.ratio:.2f}"
-            lines.append(
-                f"  {row.name:>4}  {ratio:>7}  {quantity(found.ours, unit):>14}"
-                f"  {quantity(found.theirs, unit):>14}  {found.peer}, {found.what}; "
-                f"{row.metrics[0].better} is better"
-            )
-    return "\n".join(lines)
+        first = row.metrics[0]
+        lines += [
+            [
+                row.name,
+                _ratio(found),
+                first.better,
+                quantity(found.ours, first.unit),
+                quantity(found.theirs, first.unit),
+                f"{found.peer}, {found.what}",
+            ]
+            for found in compare(row, entries)
+        ]
+    return "\n  ".join(["Summary, by medians", *_aligned(lines)])
 
 
 def as_json(row: Row, entries: Sequence[Entry]) -> dict[str, object]:
@@ -147,7 +157,7 @@ def _entry_as_json(row: Row, entry: Entry) -> dict[str, object]:
         "name": entry.contender.name,
         "status": entry.status,
         "detail": entry.detail,
-        "note": row.notes.get(entry.contender.name, entry.contender.note),
+        "note": _remarks(row, entry),
         "size": entry.size,
         "seconds": entry.seconds,
         "figures": {
@@ -163,5 +173,5 @@ def _entry_as_json(row: Row, entry: Entry) -> dict[str, object]:
     }
 
 
-def _finite(value: float | None) -> float | None:
-    return None if value is None or math.isinf(value) else value
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

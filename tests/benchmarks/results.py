@@ -44,15 +44,14 @@ class Entry:
             if metric.key in outcome.figures
         ]
 
-    def median(self, metric: Metric) -> float | None:
-        """Return the median over the rounds, or None if there is no figure."""
-        values = self.values(metric)
-        return statistics.median(values) if values else None
+    def median(self, metric: Metric) -> float:
+        """Return the median over the rounds. There must be `values`."""
+        return statistics.median(self.values(metric))
 
-    def best(self, metric: Metric) -> float | None:
+    def best(self, metric: Metric) -> float:
         """Return the best round: the least time, or the highest rate."""
         choose = max if metric.better == "higher" else min
-        return choose(self.values(metric), default=None)
+        return choose(self.values(metric))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +67,7 @@ class Comparison:
     @property
     def ratio(self) -> float | None:
         """Wren divided by the peer; None where that says nothing."""
-        if self.theirs <= 0 or self.ours < 0 or math.isinf(self.ours / self.theirs):
+        if min(self.ours, self.theirs) <= 0 or math.isinf(self.ours + self.theirs):
             return None
         return self.ours / self.theirs
 
@@ -76,20 +75,30 @@ class Comparison:
 def compare(row: Row, entries: Iterable[Entry]) -> list[Comparison]:
     """Compare wren with the best peer, and with the one that the row's goal names."""
     metric = row.metrics[0]
-    medians = {
-        entry.contender.name: median
-        for entry in entries
-        if (median := entry.median(metric)) is not None
+    measured = {
+        entry.contender.name: entry for entry in entries if entry.values(metric)
     }
-    ours = medians.pop(OURS, None)
-    if ours is None or not medians:
+    ours = measured.pop(OURS, None)
+    if ours is None or not measured:
         return []
-    choose = max if metric.better == "higher" else min
-    best = choose(medians, key=lambda name: medians[name])
+    best = min(measured, key=lambda name: _standing(row, measured[name]))
     peers = {"best peer": best}
-    if row.reference in medians:
+    if row.reference in measured:
         peers["the goal's"] = row.reference
     return [
-        Comparison(peer=peer, ours=ours, theirs=medians[peer], what=what)
+        Comparison(
+            peer=peer,
+            ours=ours.median(metric),
+            theirs=measured[peer].median(metric),
+            what=what,
+        )
         for what, peer in peers.items()
+    ]
+
+
+def _standing(row: Row, entry: Entry) -> list[float]:
+    """Return what is least for the best contender; later metrics break ties."""
+    return [
+        entry.median(metric) * (-1 if metric.better == "higher" else 1)
+        for metric in row.metrics
     ]
