@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -134,15 +135,9 @@ def start(tmp_path: Path, environment: dict[str, str]) -> Generator[Start]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
         for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None and not stream.closed:
-                close_quietly(stream)
-
-
-def close_quietly(stream: IO[bytes]) -> None:
-    try:
-        stream.close()
-    except BrokenPipeError:
-        return
+            with contextlib.suppress(BrokenPipeError):
+                if stream is not None:
+                    stream.close()
 
 
 def documents(output: bytes) -> list[Any]:
@@ -474,7 +469,7 @@ def test_a_slow_reader_gets_everything(start: Start) -> None:
 
 
 def feed(pipe: IO[bytes], count: int) -> None:
-    with pipe:
+    with contextlib.suppress(BrokenPipeError), pipe:
         pipe.writelines(b"%d\n" % n for n in range(count))
 
 
