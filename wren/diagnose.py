@@ -17,7 +17,7 @@ from types import (
     GeneratorType,
     MethodType,
 )
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from wren.errors import SerializationError
 
@@ -55,22 +55,26 @@ def explain_unpicklable(obj: object, error: BaseException, *, what: str) -> str:
         error: What pickling it raised.
         what: What the object is to the user, such as ``"the argument"``.
     """
-    subject = _subject(obj, what)
+    try:
+        return f"cannot pickle {_subject(obj, what)}: {_reason(obj, error, what)}"
+    except Exception:  # noqa: BLE001  # looking closer must not hide what happened
+        return f"cannot pickle {what}: {type(error).__name__}"
+
+
+def _reason(obj: object, error: BaseException, what: str) -> str:
     if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
         return (
-            f"cannot pickle {subject}: it is nested too deeply; pass it in a flat "
-            "form, such as a list of its parts"
+            "it is nested too deeply; pass it in a flat form, such as a list of its "
+            "parts"
         )
     root = _Where("", what.removeprefix("the "), None)
     culprit = _Search().visit(root, obj, 0)
     if culprit is None:
-        return f"cannot pickle {subject}: {type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}"
     where, part = culprit
-    reason = "" if _SAYS_NO_MORE.fullmatch(str(error)) else f" ({error})"
-    return (
-        f"cannot pickle {subject}: {_place(where, obj)} is {_kind(part)}{reason}; "
-        f"{_advice(where, part, what)}"
-    )
+    detail = "" if _SAYS_NO_MORE.fullmatch(str(error)) else f" ({error})"
+    advice = _advice(where, part, what)
+    return f"{_place(where, obj)} is {_kind(part)}{detail}; {advice}"
 
 
 # --- the search -----------------------------------------------------------------------
@@ -91,7 +95,9 @@ class _Where(NamedTuple):
     """The class that the expression's last attribute belongs to."""
 
     def item(self, key: object) -> _Where:
-        return self._replace(expression=f"{self.expression}[{key!r:.40}]", holder="")
+        # Not the repr() of anything: it may be long, slow, or raise.
+        text = f"{key!r:.40}" if type(key) in _PLAIN else f"<{type(key).__qualname__}>"
+        return self._replace(expression=f"{self.expression}[{text}]", holder="")
 
     def listed(self, number: int) -> _Where:
         expression = f"list({self.expression})[{number}]"
@@ -166,7 +172,7 @@ def _leave_out(_: object) -> None:
 
 
 def _parts(where: _Where, obj: Any) -> Iterator[tuple[_Where, object]]:
-    kind: type[Any] = type(obj)
+    kind = _class_of(obj)
     if kind is dict:
         for n, (key, value) in enumerate(obj.items()):
             yield where.item(key), value
@@ -242,36 +248,46 @@ def _parts_of_instance(where: _Where, obj: Any) -> Iterator[tuple[_Where, object
         reduced = _reduce(obj)
     except Exception:  # noqa: BLE001  # any object's pickling may raise anything
         return  # it refuses by itself
-    if not isinstance(reduced, tuple):
-        return
-    parts = [*cast("tuple[Any, ...]", reduced), None, None, None]
-    _, arguments, state, items, pairs = parts[:5]
-    cls: type[Any] = type(obj)
+    arguments, state, items, pairs = reduced
+    cls = _class_of(obj)
     for n, part in enumerate(arguments):
         if part is not cls:
             place = "args" if isinstance(obj, BaseException) else "__reduce__()"
             yield where.attribute(place, cls).item(n), part
     yield from _parts_of_state(where, cls, state)
-    for n, part in enumerate(items or ()):
+    for n, part in enumerate(items):
         yield where.item(n), part
-    for key, part in pairs or ():
+    for key, part in pairs:
         yield where.item(key), part
     yield _Where("the class", cls.__qualname__, None), cls
 
 
-def _reduce(obj: Any) -> Any:
+def _reduce(obj: Any) -> tuple[Any, Any, Any, Any]:
+    """Return what pickling takes an object apart into.
+
+    These are the arguments that make it again, its state, and iterators over its items
+    and over its pairs of keys and values.
+    """
     from cloudpickle import CloudPickler
 
     table = getattr(CloudPickler, "dispatch_table", copyreg.dispatch_table)
     reducer: Callable[[object], Any] | None = table.get(type(obj))
-    return obj.__reduce_ex__(5) if reducer is None else reducer(obj)
+    reduced = obj.__reduce_ex__(5) if reducer is None else reducer(obj)
+    if isinstance(reduced, str):  # the name of a global
+        return (), None, (), ()
+    arguments, state, items, pairs = (*reduced[1:], None, None, None)[:4]
+    return arguments, state, items or (), pairs or ()
+
+
+def _class_of(obj: object) -> type[Any]:
+    return type(obj)
 
 
 def _parts_of_state(
     where: _Where, cls: type[Any], state: Any
 ) -> Iterator[tuple[_Where, object]]:
     names = getattr(cls, "__dataclass_fields__", ())
-    kind: type[Any] = type(state)
+    kind = _class_of(state)
     states: list[Any] = [state]
     if kind is tuple and len(state) == len(("__dict__", "__slots__")):
         states = list(state)
