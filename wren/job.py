@@ -180,6 +180,10 @@ class Job(Generic[R]):
     * ``async for future in job.as_completed()`` gives futures in order of completion.
     * ``job[i]``, ``len(job)`` and ``iter(job)`` are about the futures of a sized input.
 
+    Of an input without a length results are kept only until they are read: read them in
+    one of these ways, once, or await the job first, which keeps them all. Anything else
+    is an `InvalidStateError`.
+
     With ``return_exceptions=True`` each failure stands in its place among the results.
     Cancelling the code that awaits a job cancels the job.
     """
@@ -236,10 +240,11 @@ class Job(Generic[R]):
 
     async def _gather(self) -> list[R]:
         control, ledger = self._control, self._ledger
+        ledger.check_kept()
         control.want_all()
         strict = not control.return_exceptions
         try:
-            while not (ledger.done or (strict and ledger.first_failure)):
+            while not (ledger.done or (strict and ledger.first_failure is not None)):
                 await ledger.wait_done_or_failed()
         except BaseException:  # the awaiting code is cancelled
             self.cancel()
@@ -252,6 +257,7 @@ class Job(Generic[R]):
         return ledger.results()
 
     def __aiter__(self) -> AsyncIterator[R]:
+        self._ledger.claim("input")
         return _InOrder(self, self._control, self._ledger)
 
     def as_completed(self) -> AsyncIterator[Future[R]]:
@@ -259,7 +265,12 @@ class Job(Generic[R]):
 
         A failure is not raised here but by the future, and ends nothing. Every future
         is given once, whoever iterates.
+
+        Raises:
+            InvalidStateError: ``async for`` is reading the results already, and the
+                input has no length.
         """
+        self._ledger.claim("completion")
         return _AsCompleted(self, self._control, self._ledger)
 
     def __len__(self) -> int:

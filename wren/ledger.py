@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import anyio
 
-from wren.errors import TaskCancelledError
+from wren.errors import InvalidStateError, TaskCancelledError
 
 
 class _Pending:
@@ -17,6 +17,20 @@ class _Pending:
 
 
 PENDING: Final = _Pending()
+
+_GIVEN: Final = object()
+"""Takes the place of an outcome that a stream's reader has."""
+
+_GIVEN_AWAY: Final = (
+    "the results of an input without a length are given once, and are being read "
+    "already: await the job instead, or make a list of its input"
+)
+
+_KEPT: Final = 64
+"""Outcomes that may stay although they were read, because dropping costs time."""
+
+
+Order: TypeAlias = Literal["input", "completion"]
 
 
 class Failed:
@@ -32,8 +46,8 @@ class Ledger:
     """One slot for each task that was taken from the input, and the rules for them.
 
     A slot is pending until it gets its outcome, and then never changes. Outcomes come
-    in slices, because a slice costs a few nanoseconds a task. Slots at the front that a
-    stream's reader has read are dropped.
+    in slices, because a slice costs a few nanoseconds a task. What a stream's reader
+    has read is dropped, so that it can be read only once.
     """
 
     def __init__(self, streaming: bool) -> None:
@@ -47,9 +61,12 @@ class Ledger:
         self._base = 0
         self._pending = 0
         self._read = 0
+        self._given = 0  # all tasks below have been given to a stream's reader
+        self._claimed: Order | None = None
         self._closed = False
         self._end: Exception | None = None
         self._early: set[int] = set()  # settled alone while their slice is under way
+        self._foretold: dict[int, Failed] = {}  # settled before they were taken
         self._completed: deque[tuple[int, int]] | None = deque()
         self.first_failure: Exception | None = None
         self._waiting: list[anyio.Event] = []
@@ -83,18 +100,25 @@ class Ledger:
 
     def settle(
         self, start: int, outcomes: Sequence[Any], failure: Exception | None = None
-    ) -> None:
+    ) -> Sequence[Any]:
         """Give a slice of tasks their outcomes; those that have one keep it.
 
         Args:
             start: Index of the first.
             outcomes: A value or a `Failed` for each.
             failure: The first failure among them.
+
+        Returns:
+            Those of the outcomes that came too late.
         """
         count = len(outcomes)
         at = start - self._base
-        early = [n for n in self._early if start <= n < start + count]
+        early: Sequence[int] = ()
+        late: Sequence[Any] = ()
+        if self._early:
+            early = sorted(self._early.intersection(range(start, start + count)))
         if early:
+            late = [outcomes[index - start] for index in early]
             outcomes = list(outcomes)
             for index in early:
                 outcomes[index - start] = self._slots[index - self._base]
@@ -107,6 +131,7 @@ class Ledger:
             self.first_failure = failure
             self._wake_done()
         self._wake(start, count)
+        return late
 
     def fail(self, index: int, error: Exception) -> bool:
         """Let one task end with an exception, ahead of its slice.
@@ -120,6 +145,20 @@ class Ledger:
         self.settle(index, [Failed(error)], error)
         self._early.add(index)
         return True
+
+    def foretell(self, index: int, error: Exception) -> None:
+        """Say how a task will have ended that has not been taken yet."""
+        self._foretold[index] = Failed(error)
+        self._wake(index, 1)
+
+    def foretold(self, start: int, count: int) -> list[int]:
+        """Return, in order, and forget which of these tasks were foretold."""
+        if not self._foretold:
+            return []
+        found = sorted(self._foretold.keys() & range(start, start + count))
+        for index in found:
+            del self._foretold[index]
+        return found
 
     def close(self, end: Exception | None = None) -> None:
         """Say that no more tasks will come.
@@ -137,7 +176,7 @@ class Ledger:
             event.set()
         self._waiting.clear()
         if self._waiting_one:
-            for index in [n for n in self._waiting_one if start <= n < start + count]:
+            for index in self._waiting_one.keys() & range(start, start + count):
                 for event in self._waiting_one.pop(index):
                     event.set()
         if self.done:
@@ -177,6 +216,8 @@ class Ledger:
         at = index - self._base
         if at < len(self._slots):
             return self._slots[at]
+        if index in self._foretold:
+            return self._foretold[index]
         if not self._closed:
             return PENDING
         return Failed(self._end or TaskCancelledError(f"there is no task {index}"))
@@ -200,28 +241,58 @@ class Ledger:
             self._completed.appendleft((index + 1, count - 1))
         return index, self._slots[index - self._base]
 
+    def keep(self) -> None:
+        """Keep all outcomes, unless a reader has begun to take them."""
+        if self._claimed is None:
+            self._streaming = False
+
+    def check_kept(self) -> None:
+        """Make sure that no outcome was, or will be, dropped.
+
+        Raises:
+            InvalidStateError: They are being given to a reader.
+        """
+        if self._claimed is not None:
+            raise InvalidStateError(_GIVEN_AWAY)
+
+    def claim(self, order: Order) -> None:
+        """Begin to read outcomes one after the other.
+
+        Raises:
+            InvalidStateError: They are being given to another reader.
+        """
+        if not self._streaming:
+            return
+        if self._claimed is not None and "input" in (order, self._claimed):
+            raise InvalidStateError(_GIVEN_AWAY)
+        self._claimed = order
+        if order == "input":
+            self._completed = None
+
     def read(self, index: int) -> None:
         """Note that a reader in input order has gone past this task."""
-        self._completed = None
-        self._read = max(self._read, index + 1)
-        drop = self._read - self._base
-        if self._streaming and drop > 64 and 2 * drop > len(self._slots):
-            del self._slots[:drop]
-            self._base += drop
+        if self._streaming:
+            self._read = self._given = index + 1
+            self._drop()
 
     def read_completed(self, index: int) -> None:
         """Note that a reader in order of completion has gone past this task."""
-        self._read += 1
         if not self._streaming:
             return
-        slots = self._slots
-        slots[index - self._base] = None
-        drop = 0
-        while drop < len(slots) and slots[drop] is None:
-            drop += 1
-        if drop > 64 and 2 * drop > len(slots):
-            del slots[:drop]
-            self._base += drop
+        self._read += 1
+        slots, base = self._slots, self._base
+        slots[index - base] = _GIVEN
+        while self._given < self.taken and slots[self._given - base] is _GIVEN:
+            self._given += 1
+        self._drop()
+
+    def _drop(self) -> None:
+        drop = self._given - self._base
+        if drop > _KEPT and 2 * drop > len(self._slots):
+            del self._slots[:drop]
+            self._base = self._given
+            if self._early:
+                self._early = {n for n in self._early if n >= self._base}
 
     async def wait_change(self) -> None:
         """Wait until some task gets its outcome or the job is closed."""
@@ -246,10 +317,10 @@ class Ledger:
                 waiting.remove(event)
 
 
-def _without(start: int, count: int, early: list[int]) -> list[tuple[int, int]]:
+def _without(start: int, count: int, early: Sequence[int]) -> list[tuple[int, int]]:
     """Return the range as (first, count) pieces that leave some indices out."""
     pieces: list[tuple[int, int]] = []
-    for index in (*sorted(early), start + count):
+    for index in (*early, start + count):
         if index > start:
             pieces.append((start, index - start))
         count -= index + 1 - start

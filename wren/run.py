@@ -14,7 +14,7 @@ import anyio
 from wren.chunks import MOST, ChunkSizer, Pace
 from wren.errors import TaskCancelledError
 from wren.functions import PackedFunction
-from wren.ledger import Failed, Ledger
+from wren.ledger import PENDING, Failed, Ledger
 from wren.options import Options
 from wren.serialize import Many, Pickled
 from wren.shared import CommonBuffers
@@ -141,7 +141,6 @@ class Run:
         )
         self._stats = JobStats(total=source.length, started=time.time())
         self._everything = source.length is not None
-        self._skipped: set[int] = set()
         self._requests = 0
         self._workers = min(
             options.concurrency or dispatcher.workers, dispatcher.workers
@@ -162,8 +161,8 @@ class Run:
         else:
             self.pickled = function
         self.sizer = self._new_sizer(self.function.pace if self.function else Pace())
+        source.want(self._buffer)
         if isinstance(source, AsyncSource):
-            source.want(self._buffer)
             self.pulling = anyio.CancelScope()
 
     @property
@@ -219,25 +218,34 @@ class Run:
         """
         if len(self.in_flight) >= self._most_in_flight:
             return None
-        if self.retries:
-            return self.retries.popleft()
+        while self.retries:
+            batch = self.retries.popleft()
+            if len(batch.items) > 1 or self.ledger.outcome(batch.start) is PENDING:
+                if batch.attempt > 1:
+                    self._stats.retried += len(batch.items)
+                return batch
         if self._source.exhausted:
             self._input_ended()
             return None
         if self.ended:
             return None
-        most = self._room()
-        if most < 1:
-            return None
-        try:
-            items = self._source.take(self.sizer.size(self._left(), most))
-        except Exception as exc:  # noqa: BLE001  # the input's own
-            self.fail(exc)
-            return None
-        batch = self._reserve(items) if items else None
-        if self._source.exhausted:
-            self._input_ended()
-        return batch
+        return self._take()
+
+    def _take(self) -> Batch | None:
+        while (most := self._room()) > 0:
+            try:
+                items = self._source.take(self.sizer.size(self._left(), most))
+            except Exception as exc:  # noqa: BLE001  # the input's own
+                self.fail(exc)
+                return None
+            batch = self._reserve(items) if items else None
+            if self._source.exhausted:
+                self._input_ended()
+                return batch
+            self._source.want(self._ahead())
+            if batch is not None or not items:
+                return batch
+        return None
 
     def _input_ended(self) -> None:
         if not self._closed:
@@ -254,22 +262,24 @@ class Run:
     def _room(self) -> int:
         if self._everything:
             return MOST
-        return min(
-            self._buffer - self.ledger.unread,
-            max(1, self._buffer // (2 * self._workers)),
-        )
+        return min(self._ahead(), max(1, self._buffer // (2 * self._workers)))
+
+    def _ahead(self) -> int:
+        """Return how many more tasks may be pulled from the input."""
+        if self._everything:
+            return self._buffer
+        return self._buffer - self.ledger.unread
 
     def _reserve(self, items: list[Any]) -> Batch | None:
         start = self.ledger.reserve(len(items))
         self._stats.dispatched += len(items)
         batch = Batch(start, items)
-        if not self._skipped:
+        skip = self.ledger.foretold(start, len(items))
+        if not skip:
             return batch
-        skip = [n - start for n in self._skipped if start <= n < start + len(items)]
-        for position in skip:
-            self._skipped.discard(start + position)
-            self._cancel_one(start + position)
-        pieces = batch.without(skip)
+        for index in skip:
+            self._cancel_one(index)
+        pieces = batch.without([index - start for index in skip])
         self.retries.extend(pieces[1:])
         return pieces[0] if pieces else None
 
@@ -316,6 +326,8 @@ class Run:
             sizes: Bytes of request and response.
             failure: The first failure among the outcomes.
         """
+        if self.ledger.end is not None:  # the answer crossed the job's end
+            return
         stats = self._stats
         count = len(outcomes)
         failed = 0 if failure is None else _failures(outcomes)
@@ -326,7 +338,11 @@ class Run:
             self._only = row
         else:
             self._remember(*row)
-        self.ledger.settle(batch.start, outcomes, failure)
+        for late in self.ledger.settle(batch.start, outcomes, failure):
+            if type(late) is Failed:
+                stats.failed -= 1
+            else:
+                stats.finished -= 1
         self.finish_if_done()
 
     def _remember(
@@ -377,25 +393,25 @@ class Run:
 
     def settle_error(self, batch: Batch, error: Exception) -> None:
         """Let all tasks of a batch end with an exception."""
-        self._stats.failed += len(batch.items)
-        self.ledger.settle(batch.start, [Failed(error)] * len(batch.items), error)
-        self.finish_if_done()
+        if self.ledger.end is None:
+            count = len(batch.items)
+            late = self.ledger.settle(batch.start, [Failed(error)] * count, error)
+            self._stats.failed += count - len(late)
+            self.finish_if_done()
 
     def retry(self, batches: Sequence[Batch]) -> None:
         """Put tasks in front of those not yet sent."""
         if self.ended:
-            for batch in batches:
-                self._settle_ended(batch)
             return
-        self._stats.retried += sum(len(b.items) for b in batches if b.attempt > 1)
         self.retries.extendleft(reversed(batches))
         self._dispatcher.wake(self)
 
     def fail(self, error: Exception) -> None:
         """End the whole job: every task without an outcome ends with this."""
-        self._end(error)
-        if self.ledger.first_failure is None:
-            self.ledger.first_failure = error
+        if not self.ended:
+            if self.ledger.first_failure is None:
+                self.ledger.first_failure = error
+            self._end(error)
 
     def finish_if_done(self) -> None:
         """Note the job's end when its last task has ended."""
@@ -432,6 +448,7 @@ class Run:
         """See `wren.job.Control`."""
         if not self._everything:
             self._everything = True
+            self.ledger.keep()
             self.resume()
 
     def resume(self) -> None:
@@ -448,25 +465,20 @@ class Run:
 
     def cancel_task(self, index: int) -> bool:
         """See `wren.job.Control`."""
-        if index >= self.ledger.taken:
-            if self.ended:
-                return False
-            self._skipped.add(index)
-            return True
-        if not self._cancel_one(index):
+        if self.ledger.outcome(index) is not PENDING:
             return False
+        if index >= self.ledger.taken:
+            self.ledger.foretell(index, _cancelled(index))
+            return True
+        self._cancel_one(index)
         for batch in self.in_flight:
             if batch.start == index and len(batch.items) == 1 and batch.scope:
                 batch.scope.cancel()
         return True
 
-    def _cancel_one(self, index: int) -> bool:
-        cancelled = self.ledger.fail(
-            index, TaskCancelledError(f"task {index} was cancelled")
-        )
-        self._stats.cancelled += cancelled
+    def _cancel_one(self, index: int) -> None:
+        self._stats.cancelled += self.ledger.fail(index, _cancelled(index))
         self.finish_if_done()
-        return cancelled
 
     def _end(self, error: Exception) -> None:
         """Send nothing more, stop what runs, and give the rest this outcome."""
@@ -475,22 +487,24 @@ class Run:
             self.pulling.cancel()
         self.ledger.close(error)
         while self.retries:
-            self._settle_ended(self.retries.popleft())
-        for batch in list(self.in_flight):
+            self._settle_ended(self.retries.popleft(), error)
+        for batch in self.in_flight:
             if batch.scope is not None:
                 batch.scope.cancel()
-            self._settle_ended(batch)
+            self._settle_ended(batch, error)
         self.finish_if_done()
 
-    def _settle_ended(self, batch: Batch) -> None:
-        error = self.ledger.end
-        assert error is not None  # noqa: S101  # the ledger was closed with it
+    def _settle_ended(self, batch: Batch, error: Exception) -> None:
+        count = len(batch.items)
+        count -= len(self.ledger.settle(batch.start, [Failed(error)] * count))
         if isinstance(error, TaskCancelledError):
-            self._stats.cancelled += len(batch.items)
+            self._stats.cancelled += count
         else:
-            self._stats.failed += len(batch.items)
-        self.ledger.settle(batch.start, [Failed(error)] * len(batch.items))
-        self.finish_if_done()
+            self._stats.failed += count
+
+
+def _cancelled(index: int) -> TaskCancelledError:
+    return TaskCancelledError(f"task {index} was cancelled")
 
 
 def _failures(outcomes: list[Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -17,8 +18,14 @@ from typing import Any, Final, cast
 
 import anyio
 
+from wren.errors import TaskCancelledError
+
 _PULL_SECONDS: Final = 0.001
 """How long a lazy input is pulled before the event loop gets its turn."""
+
+_CLOSE_SECONDS: Final = 1.0
+
+_log: Final = logging.getLogger("wren")
 
 _SLICED: Final = (list, tuple, range)
 
@@ -43,6 +50,9 @@ class Source:
             Exception: What the input raises.
         """
         raise AssertionError
+
+    def want(self, count: int) -> None:
+        """Say how many items may lie ready; nothing to inputs that never wait."""
 
     def close(self) -> None:
         """Take no more."""
@@ -88,6 +98,11 @@ class LazySource(Source):
             iter(inputs[0]) if len(inputs) == 1 else zip(*inputs, strict=False)
         )
 
+    def close(self) -> None:
+        """See `Source.close`. A generator that nobody else holds cleans up now."""
+        super().close()
+        self._iterator = iter(())
+
     def take(self, most: int) -> list[Any]:
         """See `Source.take`."""
         items: list[Any] = []
@@ -116,7 +131,7 @@ class AsyncSource(Source):
         self._ended = False
 
     def want(self, count: int) -> None:
-        """Say how many items may lie ready."""
+        """See `Source.want`."""
         self._wanted = count
         if len(self._items) < count:
             self._room.set()
@@ -151,15 +166,28 @@ class AsyncSource(Source):
             pass
         except Exception as exc:  # noqa: BLE001  # the input's own; the job raises it
             self._error = exc
+        except BaseException:
+            if not self.exhausted:  # not because the job has ended
+                self._error = TaskCancelledError("the job's input was cancelled")
+            raise
         finally:
             self._ended = True
             if not self._items and self._error is None:
                 self.exhausted = True
             for iterator in iterators:
-                if (aclose := getattr(iterator, "aclose", None)) is not None:
-                    with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-                        await aclose()
+                await _close(iterator)
             ready()
+
+
+async def _close(iterator: AsyncIterator[Any]) -> None:
+    """Let an input clean up, which may be an asynchronous generator in the middle."""
+    if (aclose := getattr(iterator, "aclose", None)) is None:
+        return
+    with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_SECONDS):
+        try:
+            await aclose()
+        except Exception:  # noqa: BLE001  # whatever the input raises
+            _log.exception("an input of a job failed while it was closed")
 
 
 def _aiter(values: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
