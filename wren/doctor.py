@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import anyio
 from anyio import to_thread
@@ -79,17 +79,7 @@ class _Patient:
 
     def open_storage(self) -> Storage:
         if self.storage is None:
-            if self.settings.storage is not None:
-                self.storage = registry.open_storage(
-                    self.settings.storage, self.settings
-                )
-            elif own := getattr(self.open_compute(), "open_storage", None):
-                self.storage = cast("Storage", own())
-            else:
-                raise ConfigurationError(
-                    f"the backend {self.settings.backend!r} has no storage of its own:"
-                    " set WREN_STORAGE"
-                )
+            self.storage = registry.storage_for(self.settings, self.open_compute)
         return self.storage
 
     async def aclose(self) -> None:

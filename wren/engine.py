@@ -7,7 +7,7 @@ processes and the rest of wren then load at the same time.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import anyio
 
@@ -15,7 +15,7 @@ from wren import registry
 from wren.config import Settings
 from wren.diagnose import unpicklable
 from wren.dispatch import Dispatcher
-from wren.errors import ConfigurationError, VersionMismatchError
+from wren.errors import VersionMismatchError
 from wren.functions import PackedFunction
 from wren.job import Future, Job
 from wren.options import Options
@@ -115,17 +115,7 @@ class Engine:
     def _open_storage(self) -> Storage:
         """Return the storage, opened when it is first needed."""
         if self._storage is None:
-            if self._settings.storage is not None:
-                self._storage = registry.open_storage(
-                    self._settings.storage, self._settings
-                )
-            elif (own := getattr(self._compute, "open_storage", None)) is not None:
-                self._storage = cast("Storage", own())
-            else:
-                raise ConfigurationError(
-                    f"the backend {self._compute.name!r} has no storage of its own: "
-                    "set WREN_STORAGE, such as s3://bucket/prefix"
-                )
+            self._storage = registry.storage_for(self._settings, lambda: self._compute)
         return self._storage
 
 

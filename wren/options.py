@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from wren.config import Settings
 from wren.errors import ConfigurationError
+from wren.suggest import unknown
 
 
 class Overrides(TypedDict, total=False):
@@ -37,9 +38,11 @@ class Options:
     return_exceptions: bool = False
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not 0 < self.timeout < math.inf:
+        if self.timeout == math.inf:
+            object.__setattr__(self, "timeout", None)
+        if self.timeout is not None and not self.timeout > 0:
             raise ConfigurationError(
-                f"timeout={self.timeout!r}: a positive number of seconds, or None"
+                f"timeout={self.timeout!r}: seconds, more than 0, or None for no limit"
             )
         if self.retries < 0:
             raise ConfigurationError(f"retries={self.retries!r}: 0 or more")
@@ -65,12 +68,8 @@ class Options:
         Raises:
             ConfigurationError: An unknown name or a bad value.
         """
-        unknown = overrides.keys() - Overrides.__annotations__.keys()
-        if unknown:
-            known = ", ".join(sorted(Overrides.__annotations__))
-            raise ConfigurationError(
-                f"no option {', '.join(sorted(unknown))}; known: {known}"
-            )
+        for name in overrides.keys() - Overrides.__annotations__.keys():
+            raise ConfigurationError(unknown("option", name, Overrides.__annotations__))
         return replace(self, **overrides) if overrides else self
 
 

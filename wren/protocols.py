@@ -172,6 +172,9 @@ class Storage(Protocol):
     ) -> Grant:
         """Authorise one request on one object for somebody without credentials.
 
+        A ``file:`` grant is a path: its expiry and condition are kept by `wren.grants`,
+        not by the file system.
+
         Args:
             key: The object.
             method: What the holder may do.
@@ -293,6 +296,15 @@ class Compute(Protocol):
 
     async def aclose(self) -> None:
         """Stop workers and release connections. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class HasStorage(Protocol):
+    """What a `Compute` may offer besides: a store that needs no configuration."""
+
+    def open_storage(self) -> Storage:
+        """Return the store, for when none is configured. Does no I/O by itself."""
         ...
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wren.config import Settings, mask_url
 from wren.errors import ConfigurationError
-from wren.protocols import Compute, Storage
+from wren.protocols import Compute, HasStorage, Storage
 from wren.suggest import unknown
 
 if TYPE_CHECKING:
@@ -177,4 +177,26 @@ def _is_missing(exc: ImportError, package: str) -> bool:
     return exc.name is not None and exc.name.partition(".")[0] not in (
         package,
         *sys.stdlib_module_names,
+    )
+
+
+def storage_for(settings: Settings, compute: Callable[[], Compute]) -> Storage:
+    """Open the store that is configured or, where none is, the backend's own.
+
+    Args:
+        settings: What is configured.
+        compute: Returns the backend; not called where a store is configured.
+
+    Raises:
+        ConfigurationError: As of `open_storage`; or none is configured, and the backend
+            has none.
+    """
+    if settings.storage is not None:
+        return open_storage(settings.storage, settings)
+    backend = compute()
+    if isinstance(backend, HasStorage):
+        return backend.open_storage()
+    raise ConfigurationError(
+        f"the backend {backend.name!r} has no storage of its own: set WREN_STORAGE, "
+        "such as file:///folder"
     )

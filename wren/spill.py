@@ -23,7 +23,8 @@ from anyio import to_thread
 
 from wren.envelope import Parts, unseal
 from wren.errors import IntegrityError, KeyNotFoundError
-from wren.protocols import Grant, Storage
+from wren.grants import to_json
+from wren.protocols import Storage
 
 ROOT: Final = "wren/jobs/"
 
@@ -132,7 +133,7 @@ class Spill:
         else:
             verify = offer["sha256"]
         grant = await storage.grant(key, "GET", expires_in=_LONGEST_GRANT)
-        offer = {"grant": as_json(grant), "sha256": verify}
+        offer = {"grant": to_json(grant), "sha256": verify}
         self._offers[key] = now + _LONGEST_GRANT / 2, offer
         return offer
 
@@ -156,7 +157,7 @@ class Spill:
             if_absent=True,
         )
         return {
-            "grant": as_json(grant),
+            "grant": to_json(grant),
             "place": place,
             "key": self.key.hex(),
             "limit": min(limit, 1 << 62),
@@ -232,16 +233,6 @@ class Spill:
             for part in ("in/", "fn/", "blob/", "out/"):
                 await delete_prefix(self._open(), self.prefix + part)
             self.used = False
-
-
-def as_json(grant: Grant) -> dict[str, Any]:
-    """Return a grant as a request's header carries it."""
-    return {
-        "method": grant.method,
-        "url": grant.url,
-        "headers": dict(grant.headers),
-        "expires": min(grant.expires, 1e18),
-    }
 
 
 def _sha256(parts: Parts) -> str:

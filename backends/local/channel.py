@@ -130,8 +130,9 @@ class MemoryFile:
             position += done
         return view
 
-    def close(self) -> None:
-        """Give the memory back."""
+    def __del__(self) -> None:
+        # Not on demand: a thread that was not waited for may still be copying, and the
+        # descriptor's number could by then belong to another file.
         os.close(self.descriptor)
 
 
@@ -155,20 +156,19 @@ class Outbox:
             return [PREFIX.pack(length, flags), *parts], []
         if self._file is None:
             self._file = MemoryFile()
-        self._file.write(parts)
+        file = self._file  # this may run in a thread, and be closed meanwhile
+        file.write(parts)
         attach: list[int] = []
         flags |= SHARED
-        if not self._file.attached:
-            attach.append(self._file.descriptor)
+        if not file.attached:
+            attach.append(file.descriptor)
             flags |= ATTACHED
-            self._file.attached = True
+            file.attached = True
         return [PREFIX.pack(length, flags)], attach
 
     def close(self) -> None:
         """Release the memory file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._file = None
 
 
 class Inbox:
@@ -184,7 +184,6 @@ class Inbox:
         """Take what arrived on the socket."""
         self._pending += data
         for descriptor in attached:
-            self.close()
             self._file = MemoryFile(descriptor)
 
     def missing(self) -> int:
@@ -219,9 +218,7 @@ class Inbox:
 
     def close(self) -> None:
         """Release the other side's memory file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._file = None
 
 
 class BlockingChannel:
