@@ -177,10 +177,10 @@ def test_a_method_of_a_builtin_leads_to_its_object(
 def test_what_is_bound_by_a_partial_is_named() -> None:
     """By its position or its keyword."""
     positional = functools.partial(print, 1, LOCK)
-    keyword = functools.partial(dict, key=LOCK)
+    keyword = functools.partial(Solver, lock=LOCK)
 
     assert "its bound argument 1 is" in explain(positional, "the function")
-    assert "its bound argument 'key' is" in explain(keyword, "the function")
+    assert "its bound argument 'lock' is" in explain(keyword, "the function")
 
 
 def test_what_a_wrapped_function_holds_is_found() -> None:

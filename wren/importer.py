@@ -14,6 +14,7 @@ import stat
 import struct
 import sys
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
@@ -43,6 +44,7 @@ _MAX_MANIFEST: Final = 16 * 1024 * 1024
 _DEFLATE_RATIO: Final = 1032  # https://zlib.net/zlib_tech.html
 _PIECE: Final = 1024 * 1024
 _SHA256_DIGITS: Final = 64
+_SEPARATORS: Final = frozenset("/\\:\0")
 _HEXADECIMAL: Final = frozenset("0123456789abcdef")
 
 # What a process has imported is state of the process, and so is this.
@@ -77,6 +79,9 @@ def install(bundle_id: str, data: Buffer, root: str) -> None:
     if bundle_id not in _installed:
         _installed[bundle_id] = _units((directory / MANIFEST).read_bytes())
     units = _installed[bundle_id]
+    if "__mp_main__" in units:
+        # When this is imported, it gives that name to __main__; so let it come first.
+        import_module("multiprocessing")
     clashing = _clashing(units)
     _forget(units, clashing)
     for unit in clashing:
@@ -249,7 +254,7 @@ def _units(manifest: bytes) -> dict[str, str]:
     units: dict[str, str] = {}
     for unit, version in cast("dict[str, object]", loaded).items():
         top, *rest = unit.split(".")
-        if not all(part.isidentifier() for part in (top, *rest)):
+        if not all((top, *rest)) or not _SEPARATORS.isdisjoint(unit):
             raise IntegrityError(f"the bundle brings {unit!r}, which names no module")
         if top in RESERVED or top in sys.stdlib_module_names:
             raise IntegrityError(f"the bundle brings {unit!r}, which is not its own")

@@ -73,7 +73,7 @@ def find(name: str) -> Bundle | None:
     Raises:
         SerializationError: It is local and cannot travel, such as a C extension.
     """
-    spec = find_spec(name)
+    spec = find_spec(name) if all(name.split(".")) else None
     if spec is None and name not in sys.modules:
         return None
     names = [name]

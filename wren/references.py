@@ -37,7 +37,7 @@ def referenced_modules(pickled: Buffer) -> set[str]:
         pickled: Made by cloudpickle, protocol 4 or later. Buffers that are outside of
             it are not needed.
     """
-    probe = _Probe(_Skimmer(memoryview(pickled)))
+    probe = _Probe(Skimmer(memoryview(pickled)))
     probe.load()
     return probe.found
 
@@ -66,9 +66,11 @@ def imports_of(code: CodeType, package: str) -> Iterator[str]:
 
 
 def _import_statements(code: CodeType, package: str) -> Iterator[str]:
-    level: Any = None
-    names: Any = None
+    level: object = None
+    names: object = None
     for instruction in dis.get_instructions(code):
+        if instruction.opcode == dis.EXTENDED_ARG:  # it belongs to the next one
+            continue
         if instruction.opcode == _IMPORT_NAME:
             relative = level if isinstance(level, int) else 0
             try:
@@ -76,7 +78,9 @@ def _import_statements(code: CodeType, package: str) -> Iterator[str]:
             except ImportError:  # beyond the top: it fails wherever it runs
                 continue
             yield module
-            yield from (f"{module}.{name}" for name in names or () if name != "*")
+            if isinstance(names, tuple):
+                listed = cast("tuple[str, ...]", names)
+                yield from (f"{module}.{name}" for name in listed if name != "*")
         level, names = names, instruction.argval
 
 
@@ -113,7 +117,7 @@ class _Probe(pickle.Unpickler):
     pickling support does has been done already.
     """
 
-    def __init__(self, file: _Skimmer) -> None:
+    def __init__(self, file: Skimmer) -> None:
         super().__init__(file, buffers=repeat(b""))
         self.found: set[str] = set()
         self._special: dict[tuple[str, str], Callable[..., Any]] = {
@@ -159,8 +163,8 @@ def _code(*args: Any) -> Any:
         return _Stand
 
 
-class _Skimmer:
-    """The unpickler's file; long byte strings come out of it with undefined content.
+class Skimmer:
+    """An unpickler's file; long byte strings come out of it with undefined content.
 
     The unpickler asks for a long one by passing the memory to fill. As nobody looks at
     the content, it is not copied, and the memory is never touched.
@@ -171,16 +175,19 @@ class _Skimmer:
         self._position = 0
 
     def read(self, count: int, /) -> bytes:
+        """Return the next bytes, fewer at the end."""
         start = self._position
         self._position = min(start + count, len(self._view))
         return bytes(self._view[start : self._position])
 
     def readinto(self, target: Any, /) -> int:
+        """Skip as many bytes as ``target`` has room for; return how many there were."""
         start = self._position
         self._position = min(start + len(target), len(self._view))
         return self._position - start
 
     def readline(self) -> bytes:
+        """Return the rest of the line."""
         # Only text opcodes of protocol 0 ask for lines.
         rest = bytes(self._view[self._position :])
         line = rest[: rest.find(b"\n") + 1] or rest
