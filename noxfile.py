@@ -77,7 +77,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """The same tests, and what no test reached, in worker processes too."""
+    """The same tests, and what none reached; a worker that is killed tells nothing."""
     session.install("-e", ".[cli]", *group("test"))
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
