@@ -393,11 +393,9 @@ def load_exception(
             error = None
     if not isinstance(error, Exception):
         error = RemoteError(*description)
-    try:
-        error.add_note(note)
-    except Exception:  # noqa: BLE001  # it may be immutable, as a frozen dataclass is
-        error.__cause__ = RemoteError(*description)
-        error.__cause__.add_note(note)
+    # As add_note does, but also where its class forbids that: it may be immutable.
+    notes = [*getattr(error, "__notes__", ()), note]
+    object.__setattr__(error, "__notes__", notes)
     return error
 
 

@@ -273,6 +273,12 @@ class _Tail(io.BufferedIOBase):
         return text
 
 
+class _Stream(io.TextIOWrapper):
+    def detach(self) -> Any:
+        """Stay usable, for the same reason as `_Tail.close`."""
+        return self.buffer
+
+
 class Output:
     """This process's ``sys.stdout`` and ``sys.stderr``, with a memory."""
 
@@ -281,23 +287,15 @@ class Output:
         self._streams: list[io.TextIOWrapper] = []
 
     def attach(self) -> None:
-        """Take over the standard streams, also if a task replaced or detached them."""
-        if self._attached():
+        """Take over the standard streams, also after a task replaced them."""
+        if self._streams and [sys.stdout, sys.stderr] == self._streams:
             return
         self._tails = [_Tail(1), _Tail(2)]
         self._streams = [
-            io.TextIOWrapper(tail, "utf-8", "backslashreplace", write_through=True)
+            _Stream(tail, "utf-8", "backslashreplace", write_through=True)
             for tail in self._tails
         ]
         sys.stdout, sys.stderr = self._streams
-
-    def _attached(self) -> bool:
-        if not self._streams or [sys.stdout, sys.stderr] != self._streams:
-            return False
-        try:
-            return not (sys.stdout.closed or sys.stderr.closed)
-        except ValueError:  # a task detached one
-            return False
 
     def take(self) -> str:
         """Return and forget the tail of what was printed since the last call."""
