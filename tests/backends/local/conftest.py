@@ -1,0 +1,166 @@
+"""What the tests of the local backend share."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wren
+from wren.backends.local.zygote import children
+from wren.envelope import REQUEST, RESPONSE, Buffer, decode, encode
+from wren.serialize import dump, dump_many, load_many, pack_function
+from wren.worker import versions
+
+PATIENCE_MS = 20_000
+
+
+@pytest.fixture(scope="module")
+async def executor(anyio_backend: str) -> AsyncGenerator[wren.Executor]:
+    """Two workers, shared by the tests of a module."""
+    async with wren.Executor(concurrency=2) as executor:
+        yield executor
+
+
+# --- requests -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def ask() -> Callable[..., list[Buffer]]:
+    """Make a request: `ask(function, *items)`."""
+
+    def ask(function: Callable[[Any], Any], *items: object) -> list[Buffer]:
+        pickled = dump(function)
+        identity, parts = pack_function(pickled, [], [None] * len(pickled.buffers))
+        many = dump_many(items, dump)
+        header: dict[str, Any] = {
+            "versions": versions(),
+            "function": identity,
+            "function_inline": True,
+            "call": "item",
+        }
+        if many.each is not None:
+            header["each"] = many.each
+        return encode(REQUEST, header, [parts, *many.frames])
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def answer() -> Callable[[Buffer], list[Any]]:
+    """Return the values in a response all of whose tasks returned."""
+
+    def answer(response: Buffer) -> list[Any]:
+        header, buffers = decode(response, RESPONSE)
+        assert not header.keys() & {"refused", "failures", "stored"}
+        values, failures = load_many(buffers, header.get("each"))
+        assert not failures
+        return values
+
+    return answer
+
+
+# --- processes ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def ends() -> Callable[[int], bool]:
+    """Wait until a process has ended; False if it goes on and on."""
+
+    def ends(pid: int) -> bool:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            return bool(poll.poll(PATIENCE_MS))
+        finally:
+            os.close(descriptor)
+
+    return ends
+
+
+@pytest.fixture(scope="session")
+def session_of() -> Callable[[int], Path]:
+    """Return the session directory that a zygote was started with."""
+
+    def session_of(zygote: int) -> Path:
+        command = Path(f"/proc/{zygote}/cmdline").read_text()
+        found = re.search(r"main\('([^']+)'", command)
+        assert found is not None
+        return Path(found[1])
+
+    return session_of
+
+
+@pytest.fixture(scope="session")
+def own_children() -> Callable[[], set[int]]:
+    """Return the children of this process."""
+    return lambda: set(children(os.getpid()))
+
+
+@pytest.fixture(scope="session")
+def own_descriptors() -> Callable[[], int]:
+    """Count the open descriptors of this process."""
+    return lambda: len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # pathlib opens more
+
+
+# --- programs -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Generator[Callable[..., subprocess.Popen[str]]]:
+    """Start a program: `start(source, *arguments)`; it is killed at the test's end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(source: str, *arguments: str) -> subprocess.Popen[str]:
+        program = tmp_path / f"program{len(started)}.py"
+        program.write_text(textwrap.dedent(source))
+        process = subprocess.Popen(
+            [sys.executable, str(program), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[Sequence[str], dict[str, str]], str]:
+    """Run Python with arguments in a folder of files; return what it prints."""
+
+    def run(arguments: Sequence[str], files: dict[str, str]) -> str:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text))
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=40,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
