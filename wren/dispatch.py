@@ -32,6 +32,7 @@ from wren.errors import (
     DeploymentError,
     IntegrityError,
     PayloadTooLargeError,
+    SerializationError,
     StorageError,
     TaskTimeoutError,
     ThrottledError,
@@ -40,7 +41,7 @@ from wren.errors import (
     WorkerLostError,
     WrenError,
 )
-from wren.functions import FunctionPacker
+from wren.functions import FunctionPacker, PackedFunction
 from wren.protocols import Compute, Storage
 from wren.request import RequestWriter, UnpicklableItemsError
 from wren.response import read_outcomes
@@ -55,8 +56,17 @@ if TYPE_CHECKING:
 _log = logging.getLogger("wren")
 
 _SEND_TRIES: Final = 5
+_UNREADABLE: Final = "the worker could not unpickle it"
 _GRACE: Final = 0.2
 """Seconds by which the driver's deadline is later than the worker's."""
+
+
+class _JobError(Exception):
+    """Ends the whole job with an error that otherwise is one task's."""
+
+    def __init__(self, error: WrenError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Dispatcher:
@@ -88,6 +98,7 @@ class Dispatcher:
         self._in_flight = 0
         self._runs: set[Run] = set()
         self._scopes: set[anyio.CancelScope] = set()
+        self._closed = False
         self._stopped = anyio.Event()
 
     # --- jobs -----------------------------------------------------------------------
@@ -102,21 +113,26 @@ class Dispatcher:
     def finished(self, run: Run) -> None:
         """A job's last task has ended."""
         self._runs.discard(run)
-        if run.spilled:
+        self._clean(run)
+
+    def _clean(self, run: Run) -> None:
+        """Remove what a job has stored, once nothing more of it is under way."""
+        if run.spilled and not run.in_flight:
             self._spawn(run.spill.clean)
 
     async def aclose(self) -> None:
         """Cancel every job, stop the runners and remove what the jobs have stored."""
-        runs = list(self._runs)
-        for run in runs:
+        self._closed = True
+        for run in list(self._runs):
             run.cancel()
-        if self._scopes:
-            for scope in list(self._scopes):
-                scope.cancel()
-            await self._stopped.wait()
-        for run in runs:
-            if run.spilled:
-                await run.spill.clean()
+        for scope in list(self._scopes):
+            scope.cancel()
+        self._check_stopped()
+        await self._stopped.wait()
+
+    def _check_stopped(self) -> None:
+        if self._closed and not self._scopes and not self._in_flight:
+            self._stopped.set()
 
     def _spawn(
         self,
@@ -144,8 +160,7 @@ class Dispatcher:
                 await function(*args)
         finally:
             self._scopes.discard(scope)
-            if not self._scopes:
-                self._stopped.set()
+            self._check_stopped()
 
     def wake(self, run: Run) -> None:
         """Say that a job may have something to send."""
@@ -157,7 +172,7 @@ class Dispatcher:
     def _wake_runner(self) -> None:
         if self._idle:
             self._idle.pop().set()
-        elif self._runners < self.most_in_flight:
+        elif self._runners < self.most_in_flight and not self._closed:
             self._runners += 1
             self._spawn(self._serve)
 
@@ -184,12 +199,19 @@ class Dispatcher:
         try:
             with anyio.CancelScope() as batch.scope:
                 await self._carry_out(run, batch)
+        except BaseException:  # cancelled with what surrounds it, and so unsettled
+            run.cancel()
+            raise
         finally:
-            self._in_flight -= 1
-            run.in_flight.discard(batch)
             if batch.blobs:
                 with anyio.CancelScope(shield=True):
                     await run.spill.release(batch.blobs)
+                batch.blobs = ()
+            self._in_flight -= 1
+            run.in_flight.discard(batch)
+            if run.ended:
+                self._clean(run)
+            self._check_stopped()
 
     async def help(self, run: Run) -> None:
         """Serve a job that has just been started, without the way through a runner."""
@@ -197,7 +219,11 @@ class Dispatcher:
             if self._ready and self._ready[-1] is run:
                 self._ready.pop()  # the runner that was woken for it finds nothing
                 run.queued = False
-            await self._serve_one(run, batch)
+            try:
+                await self._serve_one(run, batch)
+            finally:
+                if self._ready:  # runners may have found no room meanwhile
+                    self._wake_runner()
 
     def _requeue(self, run: Run) -> None:
         if run.has_more and not run.queued:
@@ -225,6 +251,8 @@ class Dispatcher:
             run.retry(batch.without(list(exc.errors)))
         except (ConfigurationError, DeploymentError, VersionMismatchError) as exc:
             run.fail(exc)
+        except _JobError as exc:
+            run.fail(exc.error)
         except (WorkerLostError, TaskTimeoutError, TransientError) as exc:
             await self._again(run, batch, exc)
         except PayloadTooLargeError as exc:
@@ -245,54 +273,56 @@ class Dispatcher:
             request = await self._writer.write(run, batch, self.packer, seconds)
             length = size(request)
             run.count(invocations=1, size=length)
+            function = run.function
             sent = time.monotonic()
             try:
                 response = await self._compute.invoke(request, timeout=seconds)
+                header, buffers = _decode(response)
             except ThrottledError as exc:
                 await self._throttled(run, exc, sent)
+                if self._in_flight > self._window.size + self._limits.queue:
+                    run.give_back(batch)
+                    return
                 continue
-            except WorkerLostError as exc:
+            except (WorkerLostError, TaskTimeoutError):
                 found = await self._stored(run, batch, sent, seconds)
                 if found is None:
                     raise
                 response = found
-                del exc
+                header, buffers = _decode(response)
             except (DeploymentError, PayloadTooLargeError):
                 raise
             except ComputeError as exc:
                 await self._not_sent(batch, exc)
                 continue
             del request
-            if await self._answered(run, batch, response, length, sent):
-                return
+            sizes = length, len(response)
+            run.received(len(response))
+            if "refused" in header:
+                await self._refused(run, batch, header, function)
+                continue
+            self._window.succeeded()
+            assert function is not None  # noqa: S101  # it was sent
+            function.known = True
+            if "stored" in header:
+                stored = await run.spill.stored_response(run.name_request(batch))
+                if stored is None:
+                    raise WorkerLostError("the response that was stored is not there")
+                header, buffers = _decode(stored)
+            elapsed = time.monotonic() - sent
+            run.sizer.observe(len(batch.items), header["seconds"], elapsed, sum(sizes))
+            await read_outcomes(run, batch, header, buffers, sizes, self._compute.name)
+            return
 
-    async def _answered(
-        self, run: Run, batch: Batch, response: Buffer, length: int, sent: float
-    ) -> bool:
-        """Deal with a response; False if the request is to be sent again."""
-        run.received(len(response))
-        header, buffers = _decode(response)
-        if "stored" in header:
-            stored = await run.spill.stored_response(run.name_request(batch))
-            if stored is None:
-                raise WorkerLostError("the response that was stored is not there")
-            header, buffers = _decode(stored)
-        if "refused" in header:
-            await self._refused(run, batch, header)
-            return False
-        elapsed = time.monotonic() - sent
-        self._window.succeeded()
-        assert run.function is not None  # noqa: S101  # it was sent
-        run.function.known = True
-        sizes = length, len(response)
-        run.sizer.observe(len(batch.items), header["seconds"], elapsed, sum(sizes))
-        await read_outcomes(run, batch, header, buffers, sizes, self._compute.name)
-        return True
-
-    async def _refused(self, run: Run, batch: Batch, header: dict[str, Any]) -> None:
+    async def _refused(
+        self,
+        run: Run,
+        batch: Batch,
+        header: dict[str, Any],
+        function: PackedFunction | None,
+    ) -> None:
         """Prepare for sending a request again of which nothing has run, or raise."""
         reason, detail = header["refused"], header["detail"]
-        assert run.function is not None  # noqa: S101  # it was sent
         match reason:
             case "function" if not batch.carry:
                 batch.carry = True
@@ -302,8 +332,11 @@ class Dispatcher:
                     f"the worker has Python, wren, cloudpickle {detail}; this driver "
                     f"has {python}, {wren}, {cloudpickle}: deploy again"
                 )
+            case "module" if function is not run.function:
+                pass  # another request of the job has brought what was missing
             case "module":
-                extended = await to_thread.run_sync(run.function.with_module, detail)
+                assert function is not None  # noqa: S101  # it was sent
+                extended = await to_thread.run_sync(function.with_module, detail)
                 if extended is None:
                     raise DeploymentError(
                         f"the worker has no module {detail!r}: install it there by "
@@ -311,11 +344,10 @@ class Dispatcher:
                     )
                 run.use(extended)
             case "argument":
-                error = _unreadable(detail)
+                error = SerializationError(f"{_UNREADABLE}: {detail}")
                 raise UnpicklableItemsError({header["position"]: error})
             case "unpickle":
-                run.fail(_unreadable(detail))
-                raise _unreadable(detail)
+                raise _JobError(SerializationError(f"{_UNREADABLE}: {detail}"))
             case "transient":
                 raise TransientError(detail)
             case "reply":
@@ -333,7 +365,10 @@ class Dispatcher:
         run.count(throttled=1)
         pause = self._window.throttled(sent, exc.retry_after)
         _log.debug("throttled; %d in flight from now on", self._window.size)
-        if time.monotonic() - self._window.progress > PATIENCE:
+        now, progress = time.monotonic(), self._window.progress
+        if run.throttled_since < progress:
+            run.throttled_since = now
+        if now - run.throttled_since > PATIENCE:
             raise exc
         await anyio.sleep(pause)
 
@@ -359,7 +394,7 @@ class Dispatcher:
         """Use up an attempt, and try each task again, alone, if it has one left."""
         alone = len(batch.items) == 1
         timed_out = isinstance(exc, TaskTimeoutError)
-        if timed_out and alone and TaskTimeoutError not in run.options.retry_on:
+        if timed_out and alone and not isinstance(exc, run.options.retry_on):
             run.settle_error(batch, exc)
             return
         if batch.attempt > run.options.retries:
@@ -402,12 +437,6 @@ def _decode(response: Buffer) -> tuple[dict[str, Any], list[memoryview]]:
         return decode(response, RESPONSE)
     except IntegrityError as exc:
         raise WorkerLostError(f"the answer is no envelope: {exc}") from exc
-
-
-def _unreadable(detail: str) -> WrenError:
-    from wren.errors import SerializationError
-
-    return SerializationError(f"the worker could not unpickle it: {detail}")
 
 
 def _jitter(attempt: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from anyio import to_thread
 
-from wren.errors import SerializationError
+from wren.errors import SerializationError, WorkerLostError
 from wren.ledger import Failed
 from wren.run import Batch, Run
 from wren.serialize import load_exception, load_many, load_yielding, writable
@@ -36,6 +36,9 @@ async def read_outcomes(
         buffers: The response's buffers.
         sizes: Bytes of request and response.
         backend: Name of the backend, for people.
+
+    Raises:
+        WorkerLostError: The response does not fit the batch; nothing was settled.
     """
     if header["output"]:
         _log.info("%s: %s", header["worker"], header["output"].rstrip())
@@ -50,6 +53,8 @@ async def read_outcomes(
         )
     else:
         values, broken = load_many(data, header.get("each"))
+    if len(values) + len(described) != len(batch.items):
+        raise WorkerLostError("the answer is one to other tasks")
     if not described and not broken:
         run.settle(batch, values, header, sizes)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -127,6 +128,8 @@ class Run:
         self.retries: deque[Batch] = deque()
         self.queued = False
         self.common = CommonBuffers()
+        self.throttled_since = -math.inf
+        """When it was first turned away since something last succeeded."""
         self.pulling: anyio.CancelScope | None = None
         """Of the task that pulls an asynchronous input."""
         self._dispatcher = dispatcher
@@ -220,9 +223,7 @@ class Run:
             return None
         while self.retries:
             batch = self.retries.popleft()
-            if len(batch.items) > 1 or self.ledger.outcome(batch.start) is PENDING:
-                if batch.attempt > 1:
-                    self._stats.retried += len(batch.items)
+            if self._is_wanted(batch):
                 return batch
         if self._source.exhausted:
             self._input_ended()
@@ -230,6 +231,10 @@ class Run:
         if self.ended:
             return None
         return self._take()
+
+    def _is_wanted(self, batch: Batch) -> bool:
+        """Whether a batch has more than a task that was cancelled."""
+        return len(batch.items) > 1 or self.ledger.outcome(batch.start) is PENDING
 
     def _take(self) -> Batch | None:
         while (most := self._room()) > 0:
@@ -403,8 +408,18 @@ class Run:
         """Put tasks in front of those not yet sent."""
         if self.ended:
             return
-        self.retries.extendleft(reversed(batches))
+        for batch in reversed(batches):
+            if self._is_wanted(batch):
+                if batch.attempt > 1:
+                    self._stats.retried += len(batch.items)
+                self.retries.appendleft(batch)
         self._dispatcher.wake(self)
+
+    def give_back(self, batch: Batch) -> None:
+        """Put a batch in front of those not yet sent that has not run."""
+        if not self.ended:
+            self.retries.appendleft(batch)
+            self._dispatcher.wake(self)
 
     def fail(self, error: Exception) -> None:
         """End the whole job: every task without an outcome ends with this."""

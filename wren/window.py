@@ -10,7 +10,7 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 20.0
 
 PATIENCE: Final = 600.0
-"""Seconds of nothing but throttling after which a job fails."""
+"""Seconds of nothing but throttling after which a task fails."""
 
 
 class Window:
@@ -55,7 +55,7 @@ class Window:
             self._shrunk = now
             self._size = max(1.0, self._size / 2)
             self._in_a_row += 1
-        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._in_a_row)
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._in_a_row, 16))
         # Full jitter:
         # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         pause = random.uniform(0, longest)  # noqa: S311  # not a secret
