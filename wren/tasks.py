@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import CoroutineType, FrameType
+from contextlib import suppress
+from types import CoroutineType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from wren.errors import TaskTimeoutError
@@ -21,7 +22,10 @@ COROUTINE: Final[type[Any]] = CoroutineType
 _LINE: Final = 8 * 1024
 
 TAIL: Final = 64 * 1024
-"""Bytes kept of what the tasks of one request print."""
+"""Bytes kept of what the tasks of one request print, for each standard stream."""
+
+_GRACE: Final = 0.5
+"""Seconds that a coroutine whose time is up has for its own cleaning up."""
 
 
 class Expired(BaseException):  # not an error: how a task is interrupted
@@ -121,7 +125,9 @@ class TaskRunner:
             try:
                 with _Alarm(timeout):
                     value = one(argument)
-                    if type(value) is COROUTINE:
+                if type(value) is COROUTINE:
+                    # Only for one that blocks: the loop itself stops one that waits.
+                    with _Alarm(timeout + _GRACE):
                         value = self._await(value, timeout)
             except (Expired, _AsyncExpired) as exc:
                 outcome.failures[position] = _timed_out(timeout, exc)
@@ -160,7 +166,9 @@ class TaskRunner:
                     return await coroutine
             except TimeoutError as exc:
                 if scope.expired():
-                    raise _AsyncExpired from exc
+                    where = exc.__cause__ or exc  # the cancellation: what it awaited
+                    expired = _AsyncExpired().with_traceback(where.__traceback__)
+                    raise expired from None
                 raise
 
         if self._loop is None:
@@ -169,8 +177,9 @@ class TaskRunner:
             return self._loop.run(bounded())
         except (Expired, SystemExit, KeyboardInterrupt):
             # These leave asyncio's loop half way through a step.
-            self._loop.close()
-            self._loop = None
+            broken, self._loop = self._loop, None
+            with suppress(Expired), _Alarm(_GRACE):
+                broken.close()
             raise
 
 
@@ -180,6 +189,15 @@ class _AsyncExpired(Exception):  # noqa: N818  # not an error: how a task is int
 
 def _timed_out(timeout: float, exc: BaseException) -> TaskTimeoutError:
     error = TaskTimeoutError(f"the task ran longer than its timeout of {timeout:g} s")
+    # The traceback ends in the user's code, not in what the alarm interrupted there.
+    last: TracebackType | None = None
+    tb = exc.__traceback__
+    while tb is not None:
+        if tb.tb_frame.f_code.co_filename != __file__:
+            last = tb
+        tb = tb.tb_next
+    if last is not None:
+        last.tb_next = None
     return error.with_traceback(exc.__traceback__)
 
 
@@ -226,6 +244,7 @@ class _Tail(io.BufferedIOBase):
         self._descriptor = descriptor
         self._kept = bytearray()
         self._passed = 0
+        self._lock = threading.RLock()
 
     @property
     def name(self) -> int:
@@ -235,14 +254,19 @@ class _Tail(io.BufferedIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        self._kept += data
-        if b"\n" in data or len(self._kept) - self._passed > _LINE:
-            self._pass_on()
-        return len(data)
+        kept = self._kept
+        with self._lock:
+            before = len(kept)
+            kept.extend(data)
+            written = len(kept) - before
+            if kept.find(b"\n", before) >= 0 or len(kept) - self._passed > _LINE:
+                self._pass_on()
+        return written
 
     def flush(self) -> None:
         if self._kept:
-            self._pass_on()
+            with self._lock:
+                self._pass_on()
 
     def close(self) -> None:
         """Stay open: the tasks that share the request may have something to print."""
@@ -250,26 +274,26 @@ class _Tail(io.BufferedIOBase):
 
     def _pass_on(self) -> None:
         kept = self._kept
-        with memoryview(kept)[self._passed :] as view:
-            left = view
-            while left:
-                try:
-                    left = left[os.write(self._descriptor, left) :]
-                except OSError:  # a task closed it; what was printed is still kept
-                    break
-            left.release()
+        while self._passed < len(kept):
+            # A copy: a view that a timeout leaves behind would forbid to print more.
+            piece = kept[self._passed : self._passed + TAIL]
+            try:
+                self._passed += os.write(self._descriptor, piece)
+            except OSError:  # a task closed it; what was printed is still kept
+                self._passed = len(kept)
         if len(kept) > 2 * TAIL:
             del kept[:-TAIL]
-        self._passed = len(kept)
+            self._passed = len(kept)
 
     def take(self) -> str:
         """Return and forget what is remembered."""
         if not self._kept:
             return ""
-        self._pass_on()
-        text = bytes(self._kept[-TAIL:]).decode(errors="replace")
-        self._kept.clear()
-        self._passed = 0
+        with self._lock:
+            self._pass_on()
+            text = self._kept[-TAIL:].decode(errors="replace")
+            self._kept.clear()
+            self._passed = 0
         return text
 
 
