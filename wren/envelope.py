@@ -116,8 +116,8 @@ def decode(data: Buffer, kind: int) -> tuple[dict[str, Any], list[memoryview]]:
     view = memoryview(data)
     if len(view) < _FIXED.size:
         raise IntegrityError(f"{len(view)} bytes are too few for an envelope")
-    magic, version, found, _, text_bytes, count, total = _FIXED.unpack_from(view)
-    if magic != _MAGIC:
+    magic, version, found, zero, text_bytes, count, total = _FIXED.unpack_from(view)
+    if magic != _MAGIC or zero:
         raise IntegrityError("this is not an envelope")
     if version != _VERSION:
         raise IntegrityError(f"envelope version {version}; this is version {_VERSION}")
@@ -150,7 +150,7 @@ def _header(text: bytes, *, repeats: bool) -> dict[str, Any]:
         raise IntegrityError("the envelope's header is not JSON") from exc
     if not isinstance(header, dict):
         raise IntegrityError("the envelope's header is not an object")
-    found: dict[str, Any] = header
+    found: dict[str, Any] = header  # pyright: ignore[reportUnknownVariableType]
     if repeats and len(text) < _SHORT:
         if len(_headers) == _HEADERS_KEPT:
             _headers.clear()

@@ -356,7 +356,7 @@ def dump_exception(
 
     tb = begin = exc.__traceback__
     while tb is not None:
-        if tb.tb_frame.f_code.co_filename == inside and tb.tb_next is not None:
+        if tb.tb_frame.f_code.co_filename == inside:
             begin = tb.tb_next
         tb = tb.tb_next
     cls = type(exc)
@@ -411,5 +411,5 @@ def _in_band(exc: Exception) -> bytes:
 def _text(exc: BaseException) -> str:
     try:
         return str(exc)
-    except Exception:  # noqa: BLE001  # a broken __str__ must not hide the failure
+    except BaseException:  # noqa: BLE001  # a broken __str__ must not hide the failure
         return "<its __str__ failed>"

@@ -118,16 +118,19 @@ class Worker:
         try:
             asked, buffers = decode(request, REQUEST)
             function, arguments = self._prepare(asked, buffers)
+            call = asked["call"]
+            reply = _Reply(asked["reply"]) if "reply" in asked else None
         except RefusedError as exc:
             header.update(refused=exc.reason, detail=exc.detail, position=exc.position)
             return encode(RESPONSE, header, [])
         except IntegrityError as exc:
             header.update(refused="integrity", detail=str(exc))
             return encode(RESPONSE, header, [])
+        except (KeyError, TypeError, ValueError) as exc:  # no driver wrote it
+            header.update(refused="integrity", detail=f"malformed header: {exc!r}")
+            return encode(RESPONSE, header, [])
         del buffers
-        outcome = self._runner.run(
-            function, asked["call"], arguments, asked.get("timeout")
-        )
+        outcome = self._runner.run(function, call, arguments, asked.get("timeout"))
         self.retire = outcome.retire
         del arguments
         answer = _pack(outcome, header)
@@ -135,8 +138,7 @@ class Worker:
         header["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
         header["seconds"] = time.perf_counter() - began
         parts = encode(RESPONSE, header, answer)
-        reply = asked.get("reply")
-        return parts if reply is None else _reply(parts, header, reply)
+        return parts if reply is None else reply.commit(parts, header)
 
     def _prepare(
         self, asked: dict[str, Any], buffers: list[memoryview]
@@ -177,7 +179,9 @@ class Worker:
         else:
             raise RefusedError("function", identity)
         _verify(data, identity)
-        function = unpack_function(writable(data), self._install, blobs.get)
+        function: Callable[..., Any] = unpack_function(
+            writable(data), self._install, blobs.get
+        )
         self._functions[identity] = function
         if len(self._functions) > FUNCTIONS_KEPT:
             self._functions.popitem(last=False)
@@ -215,6 +219,8 @@ def _arguments(
         data = grants.fetch(spilled["grant"])
         _verify(data, spilled["sha256"])
         _, buffers = decode(writable(data), ARGUMENTS)
+    elif len(buffers) > 2 and buffers[-1].readonly:  # arrays that are to be written to
+        buffers = [*buffers[:2], *map(writable, buffers[2:])]
     parts: Sequence[Buffer] = buffers
     layout = asked.get("layout")
     if layout is not None:
@@ -258,25 +264,34 @@ def _unpicklable(value: object, exc: BaseException) -> BaseException:
     return unpicklable(value, exc, what="the result")
 
 
-def _reply(
-    parts: list[Buffer], header: dict[str, Any], reply: dict[str, Any]
-) -> list[Buffer]:
-    """Write the response to storage first if it was dear to make or is too large."""
-    fits = size(parts) <= reply["limit"]
-    if fits and header["seconds"] < reply["after"]:
-        return parts
-    sealed = seal(parts, bytes.fromhex(reply["key"]), reply["place"])
-    try:
-        stored = grants.store(reply["grant"], sealed)
-    except StorageError as exc:
-        if fits:  # the response itself is intact; only its safety copy is missing
+class _Reply:
+    """Where a response is stored that was dear to make, or is too large to be sent."""
+
+    __slots__ = ("_after", "_grant", "_key", "_limit", "_place")
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        self._limit = float(asked["limit"])
+        self._after = float(asked["after"])
+        self._grant: dict[str, Any] = asked["grant"]
+        self._key = bytes.fromhex(asked["key"])
+        self._place = str(asked["place"])
+
+    def commit(self, parts: list[Buffer], header: dict[str, Any]) -> list[Buffer]:
+        """Store the response if that was asked for; return what is to be sent."""
+        fits = size(parts) <= self._limit
+        if fits and header["seconds"] < self._after:
             return parts
-        header = {**_identity(header), "refused": "reply", "detail": str(exc)}
-        return encode(RESPONSE, header, [])
-    if fits and stored == "written":
-        return parts
-    # Somebody wrote first, or it does not fit: the stored response is the outcome.
-    return encode(RESPONSE, {**_identity(header), "stored": stored}, [])
+        try:
+            stored = grants.store(self._grant, seal(parts, self._key, self._place))
+        except Exception as exc:  # noqa: BLE001  # whatever it is, the tasks have run
+            if fits:  # the response itself is intact; only its safety copy is missing
+                return parts
+            header = {**_identity(header), "refused": "reply", "detail": str(exc)}
+            return encode(RESPONSE, header, [])
+        if fits and stored == "written":
+            return parts
+        # Somebody wrote first, or it does not fit: the stored response is the outcome.
+        return encode(RESPONSE, {**_identity(header), "stored": stored}, [])
 
 
 def _identity(header: dict[str, Any]) -> dict[str, Any]:
