@@ -81,6 +81,7 @@ class MemoryFile:
         Args:
             descriptor: The other side's file; None makes a new one.
         """
+        self.descriptor = -1
         self.descriptor = (
             os.memfd_create("wren", os.MFD_CLOEXEC)
             if descriptor is None
@@ -133,7 +134,8 @@ class MemoryFile:
     def __del__(self) -> None:
         # Not on demand: a thread that was not waited for may still be copying, and the
         # descriptor's number could by then belong to another file.
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 class Outbox:

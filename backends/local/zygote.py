@@ -247,10 +247,14 @@ class Zygote:
 def children(pid: int) -> list[int]:
     """Return the direct children of a process, whichever of its threads made them."""
     found: list[int] = []
-    with contextlib.suppress(OSError):  # a thread, or the process, has ended
-        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  # pathlib is slow
-            with open(f"/proc/{pid}/task/{thread}/children") as listing:  # noqa: PTH123
-                found += map(int, listing.read().split())
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  # pathlib is slow
+    except OSError:
+        return found
+    for thread in threads:
+        path = f"/proc/{pid}/task/{thread}/children"
+        with contextlib.suppress(OSError), open(path) as listing:  # noqa: PTH123
+            found += map(int, listing.read().split())
     return found
 
 
