@@ -15,6 +15,7 @@ refusal, or an error, by its class:
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -304,6 +305,8 @@ class Dispatcher:
             self._window.succeeded()
             assert function is not None  # noqa: S101  # it was sent
             function.known = True
+            if batch.request:
+                run.spill.answered(batch.request, header.get("seconds", math.inf))
             if "stored" in header:
                 stored = await run.spill.stored_response(run.name_request(batch))
                 if stored is None:
@@ -312,6 +315,8 @@ class Dispatcher:
             elapsed = time.monotonic() - sent
             run.sizer.observe(len(batch.items), header["seconds"], elapsed, sum(sizes))
             await read_outcomes(run, batch, header, buffers, sizes, self._compute.name)
+            if batch.request:
+                await run.spill.forget(batch.request)
             return
 
     async def _refused(
@@ -405,7 +410,8 @@ class Dispatcher:
         _log.info("job %s: %s; %d to be tried again", run.id, exc, len(batch.items))
         if not self._limits.lossless:
             await anyio.sleep(_jitter(batch.attempt))
-        run.retry(batch.split(batch.attempt + 1))
+        # A late response of a task that was stopped would only say so again.
+        run.retry(batch.split(batch.attempt + 1) if timed_out else batch.again())
 
     def _seconds(self, run: Run, batch: Batch) -> float:
         """Return how long an invocation may take, on the driver's clock."""

@@ -98,12 +98,13 @@ class RequestWriter:
             "call": run.call,
         }
         frames: list[Parts] = []
+        values = many.frames
         blobs: dict[str, Any] = {}
         if run.options.timeout is not None:
             header["timeout"] = run.options.timeout
         if many.each is not None:
             header["each"] = many.each
-            await self._share(run, many, header, blobs)
+            values = await self._share(run, values, header, blobs)
         if carry:
             await self._carry(run, function, header, frames, blobs)
         if blobs:
@@ -111,13 +112,13 @@ class RequestWriter:
             batch.blobs += tuple(blobs)  # a request that is sent again refers again
         await self._reply(run, batch, header, seconds)
         room = self._limits.request_bytes - _HEADER_ROOM - sum(map(size, frames))
-        if room < math.inf and sum(map(size, many.frames)) > room:
-            parts = encode(ARGUMENTS, {}, many.frames)
+        if room < math.inf and sum(map(size, values)) > room:
+            parts = encode(ARGUMENTS, {}, values)
             header["arguments"] = await run.spill.offer_arguments(
                 run.name_request(batch), parts
             )
         else:
-            frames += many.frames
+            frames += values
         return encode(REQUEST, header, frames)
 
     def _plain(self, run: Run, function: PackedFunction) -> bytes:
@@ -161,18 +162,25 @@ class RequestWriter:
             header["function_grant"] = offer["grant"]
 
     async def _share(
-        self, run: Run, many: Many, header: dict[str, Any], blobs: dict[str, Any]
-    ) -> None:
+        self,
+        run: Run,
+        frames: list[Parts],
+        header: dict[str, Any],
+        blobs: dict[str, Any],
+    ) -> list[Parts]:
         """Store once what the items of a list have in common, such as one big array.
 
         Only for lists and the like: all their items exist at the same time, so that one
         array that comes twice has one content. A generator may fill it anew.
+
+        Returns:
+            The frames that are to be sent nevertheless.
         """
-        outside = many.frames[2:]
+        outside = frames[2:]
         if not run.source.stable or not any(
             len(part) >= SHARED_FROM for (part,) in outside
         ):
-            return
+            return frames
         layout: list[str | None] = []
         inline: list[Parts] = []
         for parts in outside:
@@ -180,11 +188,11 @@ class RequestWriter:
             layout.append(name)
             if name is None:
                 inline.append(parts)
-            else:
+            elif name not in blobs:
                 blobs[name] = await run.spill.offer(name, memoryview(parts[0]))
         if blobs:
             header["layout"] = layout
-            many.frames[2:] = inline
+        return [*frames[:2], *inline]
 
     async def _reply(
         self, run: Run, batch: Batch, header: dict[str, Any], seconds: float

@@ -77,6 +77,17 @@ class Batch:
         self.request = ""
         self.blobs: tuple[str, ...] = ()
 
+    def again(self) -> list[Batch]:
+        """Return the next attempt of each task, alone.
+
+        One that was alone keeps its name, so that a late response to an earlier attempt
+        is found.
+        """
+        batches = self.split(self.attempt + 1)
+        if len(batches) == 1:
+            batches[0].request = self.request
+        return batches
+
     def split(self, attempt: int) -> list[Batch]:
         """Return each task as a batch of its own."""
         return [

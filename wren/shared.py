@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any, Final
 from weakref import ref
 
@@ -17,7 +18,8 @@ class CommonBuffers:
     """Recognises large buffers that come more than once."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[ref[Any], int, str]] = {}
+        self._seen: dict[int, tuple[ref[Any], str]] = {}
+        self._names = count()
 
     def name_of(self, buffer: Buffer) -> str | None:
         """Return a name for a buffer that is to be stored; None to send it.
@@ -32,11 +34,15 @@ class CommonBuffers:
             return None
         owner = view.obj
         found = self._seen.get(id(owner))
-        if found is not None and found[0]() is owner and found[1] == length:
-            return found[2]
-        name = f"{len(self._seen)}-{id(owner):x}"
+        if found is not None and found[0]() is owner:
+            return found[1]
+        # Neither its place in memory nor its length tells an array from another one
+        # that took its place, and a part of an array from another part.
+        name = str(next(self._names))
         try:
-            self._seen[id(owner)] = ref(owner), length, name
-        except TypeError:  # no weak references to this type
+            if memoryview(owner).nbytes != length:
+                return None
+            self._seen[id(owner)] = ref(owner), name
+        except (BufferError, TypeError, ValueError):  # no view or weak reference of it
             return None
         return name if length >= _AT_ONCE_FROM else None

@@ -13,16 +13,23 @@ Workers reach their objects by grants. Nothing is opened before it is needed.
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import anyio
 from anyio import to_thread
 
 from wren.envelope import Parts, unseal
-from wren.errors import IntegrityError, KeyNotFoundError
+from wren.errors import (
+    IntegrityError,
+    KeyNotFoundError,
+    StorageError,
+    TransientError,
+)
 from wren.grants import to_json
 from wren.protocols import Storage
 
@@ -37,6 +44,8 @@ _CLEAN_SECONDS: Final = 5.0
 _READS: Final = 3
 _POLL_SECONDS: Final = 0.5
 
+_log = logging.getLogger("wren")
+
 
 class Spill:
     """One job's part of the storage."""
@@ -45,13 +54,13 @@ class Spill:
         self.prefix = f"{ROOT}{job}/"
         self.requests = 0
         """Requests that the driver has sent to storage for this job."""
-        self.used = False
-        """There may be something to remove."""
+        self._dirty = False
+        self._replies: dict[str, float] = {}  # request -> from when it stores its reply
         self._open = open_storage
         self._key = b""
         self._offers: dict[str, tuple[float, dict[str, Any]]] = {}
         self._lock = anyio.Lock()
-        self._polling = anyio.Lock()
+        self._listed: anyio.Event | None = None
         self._stored: set[str] = set()
         self._blobs: dict[
             str, tuple[int, int]
@@ -59,9 +68,14 @@ class Spill:
         self._polled = 0.0
 
     @property
+    def used(self) -> bool:
+        """There may be something to remove."""
+        return self._dirty or bool(self._replies)
+
+    @property
     def _storage(self) -> Storage:
         self.requests += 1
-        self.used = True
+        self._dirty = True
         return self._open()
 
     @property
@@ -104,7 +118,7 @@ class Spill:
             for key in unwanted:
                 self._stored.discard(key)
                 del self._offers[key]
-            await self._storage.delete(unwanted)
+            await self._discard(unwanted)
 
     async def offer_function(self, identity: str, parts: Parts) -> dict[str, Any]:
         """Store a function once and return how a worker gets it."""
@@ -113,8 +127,13 @@ class Spill:
 
     async def offer_arguments(self, request: str, parts: Parts) -> dict[str, Any]:
         """Store a request's arguments and return how its worker gets them."""
+        key = self._arguments(request)
         sha256 = await to_thread.run_sync(_sha256, parts)
-        return await self._offer(f"{self.prefix}in/{request}", parts, sha256)
+        _, offer = self._offers.get(key, (0.0, {}))
+        if offer and offer["sha256"] != sha256:  # sent again, and laid out otherwise
+            self._stored.discard(key)
+            del self._offers[key]
+        return await self._offer(key, parts, sha256)
 
     async def _offer(
         self, key: str, parts: Parts, verify: str | None
@@ -149,7 +168,7 @@ class Spill:
             seconds: How long the request may run.
         """
         place = self._place(request)
-        self.used = True
+        self._replies[request] = after
         grant = await self._open().grant(
             place,
             "PUT",
@@ -163,6 +182,17 @@ class Spill:
             "limit": min(limit, 1 << 62),
             "after": min(after, 1e18),
         }
+
+    def answered(self, request: str, seconds: float) -> None:
+        """Note that the response to a request has come, and how long it took to make.
+
+        One that was made quickly has not been stored.
+        """
+        if seconds >= self._replies.pop(request, math.inf):
+            self._dirty = True
+
+    def _arguments(self, request: str) -> str:
+        return f"{self.prefix}in/{request}"
 
     def _place(self, request: str) -> str:
         shard = hashlib.sha256(request.encode()).hexdigest()[:2]
@@ -180,6 +210,7 @@ class Spill:
                 data = await self._storage.get(place)
             except KeyNotFoundError:
                 return None
+            self._stored.add(place)
             try:
                 return await to_thread.run_sync(unseal, data, self.key, place)
             except IntegrityError:
@@ -196,43 +227,68 @@ class Spill:
         place = self._place(request)
         with anyio.move_on_after(seconds):
             while True:
-                async with self._polling:
-                    if place not in self._stored:
-                        await self._list_responses()
+                await self._poll()
                 if place in self._stored:
                     found = await self.stored_response(request)
                     if found is not None:
-                        # What has been read leaves the listing, which stays one page.
-                        await self._storage.delete([place])
                         return found
                     self._stored.discard(place)
         return await self.stored_response(request)
 
-    async def _list_responses(self) -> None:
-        pause = self._polled + _POLL_SECONDS - time.monotonic()
-        await anyio.sleep(max(0.0, pause))
-        async for found in self._storage.list(f"{self.prefix}out/"):
-            self._stored.add(found.key)
-        self._polled = time.monotonic()
+    async def _poll(self) -> None:
+        """Wait for the next listing, and make it unless somebody else does."""
+        if self._listed is not None:
+            await self._listed.wait()
+            return
+        listed = self._listed = anyio.Event()
+        try:
+            pause = self._polled + _POLL_SECONDS - time.monotonic()
+            await anyio.sleep(max(0.0, pause))
+            async for found in self._storage.list(f"{self.prefix}out/"):
+                self._stored.add(found.key)
+        except TransientError as exc:
+            _log.info("looking for stored responses: %s", exc)
+        finally:
+            self._polled = time.monotonic()
+            self._listed = None
+            listed.set()
 
-    async def forget_arguments(self, request: str) -> None:
-        """Remove a request's arguments, once it has been answered."""
-        key = f"{self.prefix}in/{request}"
-        if key in self._stored:
-            self._stored.discard(key)
-            del self._offers[key]
-            await self._storage.delete([key])
+    async def forget(self, request: str) -> None:
+        """Remove what was stored for a request, and what it was answered from there.
+
+        So a job of any length takes little room, and its listings stay short.
+        """
+        keys = [self._arguments(request), self._place(request)]
+        unwanted = [key for key in keys if key in self._stored]
+        if unwanted:
+            self._stored.difference_update(unwanted)
+            self._offers.pop(keys[0], None)
+            await self._discard(unwanted)
+
+    async def _discard(self, keys: Sequence[str]) -> None:
+        try:
+            await self._storage.delete(keys)
+        except StorageError as exc:  # `clean` comes to them
+            _log.info("removing what a job has stored: %s", exc)
 
     async def clean(self) -> None:
-        """Remove everything, within a few seconds; what stays is for ``wren clean``."""
+        """Remove everything, within a few seconds; what stays is for ``wren clean``.
+
+        In the order of the keys, so that responses go last.
+        """
         if not self.used:
             return
         from wren.transfer import delete_prefix
 
-        with anyio.CancelScope(shield=True), anyio.move_on_after(_CLEAN_SECONDS):
-            for part in ("in/", "fn/", "blob/", "out/"):
-                await delete_prefix(self._open(), self.prefix + part)
-            self.used = False
+        with anyio.move_on_after(_CLEAN_SECONDS, shield=True) as scope:
+            try:
+                await delete_prefix(self._open(), self.prefix)
+                self._dirty = False
+                self._replies.clear()
+            except Exception as exc:  # noqa: BLE001  # must not end the executor
+                _log.warning("%s stays in storage: %r", self.prefix, exc)
+        if scope.cancelled_caught:
+            _log.warning("%s stays in storage: removing it took too long", self.prefix)
 
 
 def _sha256(parts: Parts) -> str:
