@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any, NoReturn
 
 import cloudpickle
@@ -23,8 +24,8 @@ LOCK = threading.Lock()
 @dataclass
 class Solver:
     name: str = "s"
+    parent: Solver | None = None
     lock: Any = LOCK
-    itself: Solver | None = None
 
     def run(self) -> None: ...
 
@@ -174,6 +175,15 @@ def test_a_method_of_a_builtin_leads_to_its_object(
     assert "the object it is bound to is a sqlite3.Connection" in text
 
 
+def test_the_function_of_a_bound_method_is_looked_into() -> None:
+    """It is not always the class's own."""
+    work = by_value("def work(self): return LOCK", "work", LOCK=LOCK)
+
+    text = explain(MethodType(work, 1), "the function")
+
+    assert "the global 'LOCK' used by 'work' is" in text
+
+
 def test_what_is_bound_by_a_partial_is_named() -> None:
     """By its position or its keyword."""
     positional = functools.partial(print, 1, LOCK)
@@ -205,7 +215,7 @@ def test_an_attribute_of_a_class_is_named() -> None:
 def test_a_circle_leads_to_the_part_and_not_back() -> None:
     """An object that holds its parent holds everything the parent holds."""
     parent = Solver()
-    parent.itself = Solver(lock=None, itself=parent)
+    parent.parent = Solver(lock=None, parent=parent)
 
     assert "argument.lock (attribute" in explain(parent)
 
@@ -274,6 +284,15 @@ def test_looking_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text == (
         "cannot pickle the argument: TypeError: cannot pickle '_thread.lock' object"
     )
+
+
+def test_what_lies_too_deep_is_not_looked_for() -> None:
+    """The search must not run into the interpreter's own limit."""
+    nested: list[Any] = [LOCK]
+    for _ in range(100):
+        nested = [nested]
+
+    assert explain(nested).endswith("TypeError: cannot pickle '_thread.lock' object")
 
 
 def test_an_endless_object_is_given_up() -> None:

@@ -7,9 +7,10 @@ wren and cloudpickle and nothing else.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -149,7 +150,7 @@ class Project:
         out = self._tmp / f"out{self._runs}"
         self._runs += 1
         out.mkdir()
-        places = os.pathsep.join(map(str, (*path, self.tools)))
+        places = os.pathsep.join(map(str, (*path, self.tools, self.site)))
         command = [python, *arguments, str(out)]
         run(command, cwd or self.root, {"PYTHONPATH": places}, umask)
         return Shipped(out, self.site)
@@ -341,15 +342,9 @@ sys.meta_path.append(Finder)
 
 
 def environment(tmp_path: Path) -> tuple[Path, Path]:
-    """Make a virtual environment that also has this one's packages.
-
-    Returns:
-        Its interpreter and its site-packages.
-    """
+    """Return the interpreter and the site-packages of a new virtual environment."""
     run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"])
     (site_packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
-    ours = [Path(str(package.__file__)).parents[1] for package in (wren, cloudpickle)]
-    (site_packages / "ours.pth").write_text("\n".join(map(str, ours)))
     return tmp_path / "venv" / "bin" / "python", site_packages
 
 
@@ -365,6 +360,59 @@ def test_a_src_layout_installed_by_path_travels(
 
     assert shipped.answers() == [42]
     assert shipped.files() == [f"proj/{n}.py" for n in ("__init__", "core", "data")]
+
+
+BACKEND = r"""
+import zipfile
+
+INFO = {
+    "METADATA": "Metadata-Version: 2.1\nName: proj\nVersion: 1\n",
+    "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "RECORD": "proj.pth,,\nproj-1.dist-info/RECORD,,\n",
+}
+
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    name = "proj-1-py3-none-any.whl"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
+        wheel.writestr("proj.pth", PLACE)
+        for file, content in INFO.items():
+            wheel.writestr(f"proj-1.dist-info/{file}", content)
+    return name
+"""
+
+
+def test_a_really_installed_src_layout_travels(
+    project: Project, tmp_path: Path
+) -> None:
+    """An installer writes more than the ``.pth`` file, and none of that may mislead."""
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not installed")
+    project.write(
+        {
+            **EDITABLE,
+            "build/backend.py": BACKEND.replace(
+                "PLACE", repr(str(project.root / "src"))
+            ),
+            "pyproject.toml": """
+                [project]
+                name = "proj"
+                version = "1"
+                [build-system]
+                requires = []
+                build-backend = "backend"
+                backend-path = ["build"]
+            """,
+        }
+    )
+    python, _ = environment(tmp_path)
+    offline = ["--offline", "--no-deps", "--no-cache", "--no-build-isolation"]
+    run([uv, "pip", "install", *offline, "-p", python, "-e", project.root])
+
+    shipped = project.run("main.py", python=python)
+
+    assert shipped.answers() == [42]
+    assert shipped.about()["modules"] == ["proj"]
 
 
 def test_a_src_layout_installed_by_a_finder_travels(
@@ -407,7 +455,9 @@ def test_an_installed_distribution_does_not_travel(
     """The worker has it, or will have it from the requirements."""
     python, site_packages = environment(tmp_path)
     target = tmp_path / "target"
+    overlay = tmp_path / "overlay" / "site-packages"
     project.write({"installed.py": "def f(): pass"}, site_packages)
+    project.write({"overlaid.py": "def f(): pass"}, overlay)
     project.write(
         {
             "dep/__init__.py": "def f(): pass",
@@ -416,12 +466,17 @@ def test_an_installed_distribution_does_not_travel(
         target,
     )
     project.write(
-        {"main.py": "import dep, installed\nfrom shipping import ship\nship(dep.f)\n"}
+        {
+            "main.py": """
+                import dep, installed, overlaid
+                from shipping import ship
+                ship(dep.f)
+                ship(lambda: (dep.f(), installed.f(), overlaid.f()))
+            """
+        }
     )
-    with (project.root / "main.py").open("a") as file:
-        file.write("ship(lambda: (dep.f(), installed.f()))\n")
 
-    shipped = project.run("main.py", python=python, path=[target])
+    shipped = project.run("main.py", python=python, path=[target, overlay])
 
     assert shipped.about(0)["id"] is None
     assert shipped.about(1)["id"] is None
@@ -702,7 +757,7 @@ def test_an_edited_module_is_sent_anew(project: Project) -> None:
 
                 ship(work)
                 ship(work)
-                Path("constants.py").write_text("X = 22")
+                Path("constants.py").write_text("X = 2")
                 ship(work)
                 Path("constants.py").write_text("X = 1")
                 ship(work)
@@ -712,7 +767,7 @@ def test_an_edited_module_is_sent_anew(project: Project) -> None:
 
     shipped = project.run("main.py")
 
-    assert shipped.answers() == [1, 1, 22, 1]
+    assert shipped.answers() == [1, 1, 2, 1]
     ids = [shipped.about(number)["id"] for number in range(4)]
     assert ids[0] == ids[1] == ids[3] != ids[2]
 
@@ -723,9 +778,10 @@ def test_a_new_import_and_a_new_file_are_noticed(project: Project) -> None:
         {
             "pkg/__init__.py": "",
             "other.py": "X = 5",
+            "changed.py": "def get(): return None",
             "main.py": """
                 from pathlib import Path
-                import pkg
+                import changed, pkg
                 from shipping import ship
 
                 def work():
@@ -736,13 +792,16 @@ def test_a_new_import_and_a_new_file_are_noticed(project: Project) -> None:
                     return X
 
                 ship(work)
+                ship(changed.get)
                 Path("pkg/new.py").write_text("from other import X")
+                Path("changed.py").write_text("def get(): import other; return other.X")
                 ship(work)
+                ship(changed.get)
             """,
         }
     )
 
-    assert project.run("main.py").answers() == [None, 5]
+    assert project.run("main.py").answers() == [None, None, 5, 5]
 
 
 def test_a_bundle_depends_on_nothing_but_the_files(
@@ -831,6 +890,23 @@ def test_a_function_of_a_test_module_travels() -> None:
     assert made is not None
     assert modules.is_local(__name__)
     assert made.modules == (__name__,)
+
+
+def test_a_module_in_a_made_up_package_travels(local: Path) -> None:
+    """A tool may register a module as part of a package that is no folder."""
+    (local / "part.py").write_text("def f(): pass")
+    spec = importlib.util.spec_from_file_location("made.up.part", local / "part.py")
+    assert spec is not None
+    assert spec.loader is not None
+    for name in ("made", "made.up"):
+        sys.modules[name] = types.ModuleType(name)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    made = collect(module.f)
+
+    assert made is not None
+    assert made.modules == ("made.up.part",)
 
 
 def test_nothing_is_read_again_while_nothing_changes(local: Path) -> None:

@@ -91,7 +91,7 @@ class Unit(NamedTuple):
 
 
 def files_in_folder(folder: Path, name: str) -> Iterator[File]:
-    """Yield the files of a package's folder and of the folders in it.
+    """Yield the files of a package's folder and of the folders in it, in any order.
 
     Links are followed. What compiling, version control and test tools leave behind is
     left out, and so are virtual environments.
@@ -112,7 +112,7 @@ def _walk(folder: Path, name: str, above: frozenset[tuple[int, int]]) -> Iterato
     if place in above:  # a link to a folder that it is in
         return
     with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
+        found = list(entries)
     if above and any(entry.name == "pyvenv.cfg" for entry in found):
         return
     for entry in found:
@@ -149,7 +149,7 @@ def file_at(path: Path, name: str) -> File:
 
 
 def files_in_zip(archive: Path, prefix: str, name: str) -> Iterator[File]:
-    """Yield the files of a package, or the single module, that is in a zip.
+    """Yield the files of a package, or the single module, that is in a zip, likewise.
 
     Args:
         archive: The zip.
@@ -164,7 +164,7 @@ def files_in_zip(archive: Path, prefix: str, name: str) -> Iterator[File]:
     about = archive.stat()
     with ZipFile(archive) as opened:
         entries = opened.infolist()
-    for info in sorted(entries, key=lambda info: info.filename):
+    for info in entries:
         member = info.filename
         *folders, last = member.split("/")
         if not _SKIPPED_FOLDERS.isdisjoint(folders):

@@ -78,10 +78,14 @@ def _import_statements(code: CodeType, package: str) -> Iterator[str]:
             except ImportError:  # beyond the top: it fails wherever it runs
                 continue
             yield module
-            if isinstance(names, tuple):
-                listed = cast("tuple[str, ...]", names)
-                yield from (f"{module}.{name}" for name in listed if name != "*")
+            yield from (f"{module}.{name}" for name in _fromlist(names))
         level, names = names, instruction.argval
+
+
+def _fromlist(names: object) -> list[str]:
+    if not isinstance(names, tuple):
+        return []
+    return [name for name in cast("tuple[str, ...]", names) if name != "*"]
 
 
 class _Inert(type):
