@@ -250,6 +250,9 @@ class _Tail(io.BufferedIOBase):
     def name(self) -> int:
         return self._descriptor
 
+    def fileno(self) -> int:
+        return self._descriptor
+
     def writable(self) -> bool:
         return True
 
@@ -307,18 +310,17 @@ class Output:
     """This process's ``sys.stdout`` and ``sys.stderr``, with a memory."""
 
     def __init__(self) -> None:
-        self._tails: list[_Tail] = []
-        self._streams: list[io.TextIOWrapper] = []
-
-    def attach(self) -> None:
-        """Take over the standard streams, also after a task replaced them."""
-        if self._streams and [sys.stdout, sys.stderr] == self._streams:
-            return
         self._tails = [_Tail(1), _Tail(2)]
         self._streams = [
             _Stream(tail, "utf-8", "backslashreplace", write_through=True)
             for tail in self._tails
         ]
+
+    def attach(self) -> None:
+        """Take over the standard streams, also after a task replaced them.
+
+        They are always the same, since handlers of `logging` hold on to them.
+        """
         sys.stdout, sys.stderr = self._streams
 
     def take(self) -> str:
