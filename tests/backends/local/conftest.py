@@ -8,10 +8,11 @@ import select
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import wren
@@ -20,7 +21,7 @@ from wren.envelope import REQUEST, RESPONSE, Buffer, decode, encode
 from wren.serialize import dump, dump_many, load_many, pack_function
 from wren.worker import versions
 
-PATIENCE_MS = 20_000
+PATIENCE = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +35,13 @@ async def executor(anyio_backend: str) -> AsyncGenerator[wren.Executor]:
 
 
 @pytest.fixture(scope="session")
-def ask() -> Callable[..., list[Buffer]]:
-    """Make a request: `ask(function, *items)`."""
+def ask() -> Callable[[Callable[[Any], Any], object], list[Buffer]]:
+    """Make a request with one task: `ask(function, item)`."""
 
-    def ask(function: Callable[[Any], Any], *items: object) -> list[Buffer]:
+    def ask(function: Callable[[Any], Any], item: object) -> list[Buffer]:
         pickled = dump(function)
         identity, parts = pack_function(pickled, [], [None] * len(pickled.buffers))
-        many = dump_many(items, dump)
+        many = dump_many([item], dump)
         header: dict[str, Any] = {
             "versions": versions(),
             "function": identity,
@@ -83,7 +84,7 @@ def ends() -> Callable[[int], bool]:
         try:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
-            return bool(poll.poll(PATIENCE_MS))
+            return bool(poll.poll(PATIENCE * 1000))
         finally:
             os.close(descriptor)
 
@@ -113,6 +114,18 @@ def own_children() -> Callable[[], set[int]]:
 def own_descriptors() -> Callable[[], int]:
     """Count the open descriptors of this process."""
     return lambda: len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # pathlib opens more
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+    """Wait until something is true that another process brings about."""
+
+    async def until(true: Callable[[], bool]) -> None:
+        with anyio.fail_after(PATIENCE):
+            while not true():  # noqa: ASYNC110  # the other process sets no event
+                await anyio.sleep(0.005)
+
+    return until
 
 
 # --- programs -------------------------------------------------------------------------
