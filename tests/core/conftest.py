@@ -1,0 +1,340 @@
+"""A platform that fails on command, a clock that jumps, a store that counts."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+import anyio
+import pytest
+from anyio import to_thread
+from anyio.lowlevel import checkpoint
+
+from wren.envelope import REQUEST, RESPONSE, Buffer, decode, encode
+from wren.errors import WorkerLostError
+from wren.protocols import Compute, Limits, WorkerInfo
+from wren.storage.memory import MemoryStorage
+from wren.storage.pages import Pages
+from wren.tasks import Outcome, TaskRunner
+from wren.worker import Worker, versions
+
+Action: TypeAlias = str | BaseException | bytes | Callable[[], Awaitable[None]]
+"""What happens to one invocation.
+
+``ok``         it runs
+``lose``       it runs, and the reply is lost
+``drop``       the connection is lost at once; it runs on `FakeCompute.finish`
+``duplicate``  it runs twice, and the second reply arrives
+``hang``       nothing happens until it is cancelled
+an exception   is raised, and nothing runs
+bytes          are the answer, and nothing runs
+a function     is awaited, then it runs
+"""
+
+
+class Died(BaseException):  # a worker process ends; nothing is raised
+    """A worker came upon a poisonous argument."""
+
+
+class _Runner(TaskRunner):
+    def __init__(self, compute: FakeCompute) -> None:
+        super().__init__()
+        self._compute = compute
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        call: str,
+        arguments: list[Any],
+        timeout: float | None,
+    ) -> Outcome:
+        for argument in arguments:
+            self._compute.executed.append(argument)
+            if self._compute.is_poison(argument):
+                raise Died
+        outcome = super().run(function, call, arguments, None)
+        self._compute.returned += outcome.values
+        return outcome
+
+
+class _Worker(Worker):
+    def __init__(self, compute: FakeCompute, name: str) -> None:
+        super().__init__(name, "")
+        self._runner = _Runner(compute)
+
+    def _install(self, bundle: str, archive: memoryview) -> None:
+        """The modules are in this process already."""
+
+
+def _harmless(_: object) -> bool:
+    return False
+
+
+class FakeCompute(Compute):
+    """Runs requests in this process, and breaks down as its script says.
+
+    Attributes:
+        script: What happens to the next invocations; those after it are ``ok``.
+        executed: Each argument as often as a worker began to work on it, in order.
+        returned: What tasks returned, whether it arrived or not.
+        invocations: Requests received.
+        requests: Their headers.
+        in_flight: Invocations under way.
+        most_in_flight: Largest number of them so far.
+        timeouts: What `invoke` was given.
+        answer: The last one.
+    """
+
+    def __init__(
+        self,
+        script: Iterable[Action] = (),
+        *,
+        limits: Limits | None = None,
+        threads: bool = False,
+        workers: int = 1,
+        poison: Callable[[Any], bool] | None = None,
+        latency: random.Random | None = None,
+    ) -> None:
+        """Describe a platform.
+
+        Args:
+            script: See above.
+            limits: By default 4 at a time, and nothing is ever committed.
+            threads: Work outside of the event loop, as is needed where workers read
+                and write storage.
+            workers: Processes that serve the requests in turn.
+            poison: Arguments that kill the worker.
+            latency: Draws how many turns of the event loop an invocation takes.
+        """
+        self.script = deque(script)
+        self.executed: list[Any] = []
+        self.returned: list[Any] = []
+        self.invocations = 0
+        self.requests: list[dict[str, Any]] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.timeouts: list[float] = []
+        self.closed = False
+        self.is_poison: Callable[[Any], bool] = poison or _harmless
+        self._limits = limits or Limits(concurrency=4, lossless=True)
+        self._threads = threads
+        self._workers = deque(_Worker(self, f"w{n}") for n in range(workers))
+        self._latency = latency
+        self._gate: anyio.Event | None = None
+        self._dropped: list[bytes] = []
+        self.answer = b""
+
+    @property
+    def name(self) -> str:
+        return "fake"
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @property
+    def counts(self) -> Counter[Any]:
+        """How often each argument was executed."""
+        return Counter(self.executed)
+
+    async def prepare(self) -> WorkerInfo:
+        python, wren, cloudpickle = versions()
+        return WorkerInfo(python=python, wren=wren, cloudpickle=cloudpickle)
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Keep invocations waiting until the context is left."""
+        gate = self._gate = anyio.Event()
+        try:
+            yield
+        finally:
+            gate.set()
+            self._gate = None
+
+    async def invoke(
+        self,
+        request: Sequence[Buffer],
+        *,
+        timeout: float,  # noqa: ASYNC109  # part of the contract
+    ) -> Buffer:
+        self.invocations += 1
+        self.timeouts.append(timeout)
+        data = b"".join(request)
+        self.requests.append(decode(data, REQUEST)[0])
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await checkpoint()
+            return await self._act(self.script.popleft() if self.script else "ok", data)
+        finally:
+            self.in_flight -= 1
+
+    async def _act(self, action: Action, data: bytes) -> Buffer:
+        if self._gate is not None:
+            await self._gate.wait()
+        if isinstance(action, BaseException):
+            raise action
+        if isinstance(action, bytes):
+            return action
+        if action == "hang":
+            await anyio.sleep_forever()
+        if callable(action):
+            await action()
+        if self._latency is not None:
+            for _ in range(self._latency.randrange(8)):
+                await checkpoint()
+        if action == "drop":
+            self._dropped.append(data)
+            raise WorkerLostError("the connection was dropped")
+        if action == "duplicate":
+            await self._handle(data)
+        answer = await self._handle(data)
+        if action == "lose":
+            raise WorkerLostError("the reply was lost")
+        return answer
+
+    async def finish(self) -> None:
+        """Let the work go on whose connections were dropped."""
+        while self._dropped:
+            await self._handle(self._dropped.pop(0))
+
+    async def _handle(self, data: bytes) -> bytes:
+        if self._threads:
+            return await to_thread.run_sync(self._work, data)
+        return self._work(data)
+
+    def _work(self, data: bytes) -> bytes:
+        worker = self._workers[0]
+        self._workers.rotate(-1)
+        try:
+            self.answer = b"".join(worker.handle(data))
+        except Died:
+            raise WorkerLostError("the worker died", exit_code=-9) from None
+        return self.answer
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class CountingStorage(MemoryStorage):
+    """A store that counts its requests.
+
+    Attributes:
+        calls: Each operation with its key or prefix, in order.
+        fail: Raised by the next operations of these names, each once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, str]] = []
+        self.fail: dict[str, list[Exception]] = {}
+
+    def count(self, operation: str) -> int:
+        """Return how often an operation was asked for."""
+        return sum(1 for name, _ in self.calls if name == operation)
+
+    def _note(self, operation: str, key: str) -> None:
+        self.calls.append((operation, key))
+        if self.fail.get(operation):
+            raise self.fail[operation].pop(0)
+
+    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
+        self._note("get", key)
+        return await super().get(key, start=start, stop=stop)
+
+    async def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
+        self._note("put", key)
+        await super().put(key, data, if_absent=if_absent)
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        keys = list(keys)
+        self._note("delete", ",".join(keys))
+        await super().delete(keys)
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Pages:
+        self._note("list", prefix)
+        return super().list(prefix, start_after=start_after)
+
+    async def keys(self) -> Sequence[str]:
+        """Return the keys of all objects, without counting that."""
+        return [info.key async for info in super().list()]
+
+
+class Clock:
+    """A clock on which sleeping takes no time.
+
+    Attributes:
+        now: Seconds; both clocks show it.
+        slept: How long each sleep was.
+    """
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await checkpoint()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+    """Read no setting of whoever runs the tests, and no file on the event loop."""
+    import_module("wren.engine")  # otherwise imported when an executor is opened
+    monkeypatch.setattr("wren.configfile.tables", list)
+    for name in [name for name in os.environ if name.startswith("WREN_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Let the driver's waiting take no time."""
+    clock = Clock()
+    stand_in = SimpleNamespace(monotonic=clock.monotonic, time=time.time)
+    for module in ("dispatch", "window", "spill"):
+        monkeypatch.setattr(f"wren.{module}.time", stand_in)
+    monkeypatch.setattr(anyio, "sleep", clock.sleep)
+    return clock
+
+
+@pytest.fixture
+def make_compute() -> type[FakeCompute]:
+    """Make a `FakeCompute`."""
+    return FakeCompute
+
+
+@pytest.fixture
+async def store() -> AsyncGenerator[CountingStorage]:
+    """A store that counts its requests."""
+    store = CountingStorage()
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+def refusal() -> Callable[..., bytes]:
+    """Make the answer of a worker that refuses a request."""
+
+    def make(reason: str, detail: str = "", position: int = 0) -> bytes:
+        header = {
+            "worker": "w",
+            "cold": False,
+            "started": 0.0,
+            "refused": reason,
+            "detail": detail,
+            "position": position,
+        }
+        return b"".join(encode(RESPONSE, header, []))
+
+    return make
