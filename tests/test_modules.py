@@ -778,6 +778,7 @@ def test_a_new_import_and_a_new_file_are_noticed(project: Project) -> None:
         {
             "pkg/__init__.py": "",
             "other.py": "X = 5",
+            "third.py": "X = 6",
             "changed.py": "def get(): return None",
             "main.py": """
                 from pathlib import Path
@@ -794,14 +795,14 @@ def test_a_new_import_and_a_new_file_are_noticed(project: Project) -> None:
                 ship(work)
                 ship(changed.get)
                 Path("pkg/new.py").write_text("from other import X")
-                Path("changed.py").write_text("def get(): import other; return other.X")
+                Path("changed.py").write_text("def get(): import third; return third.X")
                 ship(work)
                 ship(changed.get)
             """,
         }
     )
 
-    assert project.run("main.py").answers() == [None, None, 5, 5]
+    assert project.run("main.py").answers() == [None, None, 5, 6]
 
 
 def test_a_bundle_depends_on_nothing_but_the_files(
