@@ -133,8 +133,12 @@ def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Generator[Callable[..., subprocess.Popen[str]]]:
-    """Start a program: `start(source, *arguments)`; it is killed at the test's end."""
+    """Start a program: `start(source, *arguments)`; it is killed at the test's end.
+
+    It has a process group and a directory of temporary files for itself.
+    """
     started: list[subprocess.Popen[str]] = []
+    (tmp_path / "temporary").mkdir()
 
     def start(source: str, *arguments: str) -> subprocess.Popen[str]:
         program = tmp_path / f"program{len(started)}.py"
@@ -145,6 +149,7 @@ def start(tmp_path: Path) -> Generator[Callable[..., subprocess.Popen[str]]]:
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
+            env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
             start_new_session=True,
         )
         started.append(process)
