@@ -341,7 +341,9 @@ class Dispatcher:
                 pass  # another request of the job has brought what was missing
             case "module":
                 assert function is not None  # noqa: S101  # it was sent
-                extended = await to_thread.run_sync(function.with_module, detail)
+                extended = await to_thread.run_sync(
+                    self.packer.with_module, function, detail
+                )
                 if extended is None:
                     raise DeploymentError(
                         f"the worker has no module {detail!r}: install it there by "

@@ -61,14 +61,14 @@ class PackedFunction:
         """Return the length of ``parts`` in bytes."""
         return size(self.parts)
 
-    def with_module(self, name: str) -> PackedFunction | None:
-        """Return this function with one more local module, or None if that is no help.
+    @property
+    def pickle(self) -> bytes:
+        """The function alone, without what stayed outside its pickle."""
+        return b"".join(self._pickled.parts)
 
-        Raises:
-            SerializationError: The module cannot travel.
-        """
-        bundle = modules.find(name)
-        if bundle is None or any(bundle.id == had.id for had in self._bundles):
+    def with_bundle(self, bundle: modules.Bundle) -> PackedFunction | None:
+        """Return this function with one more local module; None if it has it."""
+        if any(bundle.id == had.id for had in self._bundles):
             return None
         return PackedFunction(self._pickled, [*self._bundles, bundle], self.pace)
 
@@ -84,6 +84,7 @@ class FunctionPacker:
         self._by_name: dict[Callable[..., Any], tuple[float, PackedFunction]] = {}
         self._by_value: dict[bytes, tuple[float, PackedFunction]] = {}
         self._by_identity: dict[str, PackedFunction] = {}
+        self._missed: dict[bytes, list[str]] = {}
 
     def dump(self, fn: Callable[..., Any]) -> PackedFunction | Pickled | None:
         """Pickle a function at the call; None if that takes longer than the loop may.
@@ -121,8 +122,10 @@ class FunctionPacker:
             pickled = _dump(fn, bounded=False)
         assert pickled is not None  # noqa: S101  # not bounded
         value = b"".join(pickled.parts)
-        bundle = modules.collect(fn, value)
-        packed = PackedFunction(pickled, [bundle] if bundle else [], Pace())
+        found = [modules.collect(fn, value)]
+        found += [modules.find(name) for name in self._missed.get(value, ())]
+        bundles = {bundle.id: bundle for bundle in found if bundle is not None}
+        packed = PackedFunction(pickled, [*bundles.values()], Pace())
         if packed.blobs:
             return packed
         packed = self._by_identity.setdefault(packed.identity, packed)
@@ -131,10 +134,42 @@ class FunctionPacker:
             self._by_value[value] = now, packed
         if _travels_by_name(fn):
             self._by_name[fn] = now, packed
-        _forget_oldest(self._by_name)
-        _forget_oldest(self._by_value)
-        _forget_oldest(self._by_identity)
+        self._forget_oldest()
         return packed
+
+    def with_module(self, function: PackedFunction, name: str) -> PackedFunction | None:
+        """Add a module that a worker missed when it unpickled arguments.
+
+        The function will have it from then on, in its current version each time. Reads
+        files: not for the loop.
+
+        Returns:
+            None if that is no help: there is no such local module, or it was sent.
+
+        Raises:
+            SerializationError: The module cannot travel.
+        """
+        bundle = modules.find(name)
+        extended = None if bundle is None else function.with_bundle(bundle)
+        if extended is None:
+            return None
+        value = function.pickle
+        self._missed.setdefault(value, []).append(name)
+        self._by_value.pop(value, None)
+        for fn in [fn for fn, (_, had) in self._by_name.items() if had is function]:
+            del self._by_name[fn]
+        return extended
+
+    def _forget_oldest(self) -> None:
+        caches: tuple[dict[Any, Any], ...] = (
+            self._by_name,
+            self._by_value,
+            self._by_identity,
+            self._missed,
+        )
+        for kept in caches:
+            while len(kept) > _KEPT:
+                del kept[next(iter(kept))]
 
 
 def _dump(fn: Callable[..., Any], *, bounded: bool) -> Pickled | None:
@@ -149,11 +184,6 @@ def _dump(fn: Callable[..., Any], *, bounded: bool) -> Pickled | None:
         return None
     except Exception as exc:  # any object's pickling may raise anything
         raise unpicklable(fn, exc, what="the function") from exc
-
-
-def _forget_oldest(kept: dict[Any, Any]) -> None:
-    while len(kept) > _KEPT:
-        del kept[next(iter(kept))]
 
 
 def _travels_by_name(fn: Callable[..., Any]) -> bool:

@@ -8,22 +8,30 @@ worker answers goes through the standard pickler when that can do it, which is f
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import pickle
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from wren.envelope import FUNCTION, Buffer, Parts, decode, encode, size
 from wren.errors import RemoteError
+
+if TYPE_CHECKING:
+    from cloudpickle import CloudPickler
 
 OUT_OF_BAND: Final = 16 * 1024
 """Bytes from which a buffer stays outside the pickle."""
 
 IN_BAND_BUDGET: Final = 256 * 1024
 TIME_BUDGET: Final = 0.002
+
+
+_CACHED: Final = type(functools.cache(len))
 
 
 class OverBudgetError(Exception):
@@ -124,13 +132,38 @@ def dump(value: object, *, bounded: bool = False) -> Pickled:
         OverBudgetError: ``bounded`` and it takes longer.
         Exception: Whatever an object's own pickling support raises.
     """
-    # Imported when first needed: it is a third of the driver's start-up.
-    from cloudpickle import CloudPickler
-
     writer = _Writer(bounded)
     buffers: list[memoryview] = []
-    CloudPickler(writer, 5, _collector(buffers)).dump(value)
+    _pickler()(writer, 5, _collector(buffers)).dump(value)
     return Pickled(writer.parts, buffers)
+
+
+@functools.cache
+def _pickler() -> type[CloudPickler]:
+    # Imported when first needed: it is a good part of the driver's start-up.
+    from cloudpickle import CloudPickler
+
+    class Pickler(CloudPickler):
+        """Cloudpickle, which takes a cached function by name only, also by value."""
+
+        def reducer_override(self, obj: Any) -> Any:
+            if type(obj) is _CACHED and not _importable(obj):
+                return _cache_again, (obj.__wrapped__, obj.cache_parameters())
+            return super().reducer_override(obj)
+
+    return Pickler
+
+
+def _importable(function: Any) -> bool:
+    if function.__module__ == "__main__":
+        return False
+    module = sys.modules.get(function.__module__)
+    return getattr(module, function.__qualname__, None) is function
+
+
+def _cache_again(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """Rebuild a `functools.lru_cache` or `functools.cache`, with an empty cache."""
+    return functools.lru_cache(**parameters)(function)
 
 
 def dump_result(value: object) -> Pickled:

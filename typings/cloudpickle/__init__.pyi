@@ -17,6 +17,7 @@ class CloudPickler(pickle.Pickler):
         protocol: int | None = None,
         buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None,
     ) -> None: ...
+    def reducer_override(self, obj: Any, /) -> Any: ...
 
 def dumps(
     obj: object,
