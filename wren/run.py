@@ -250,7 +250,8 @@ class Run:
     def _take(self) -> Batch | None:
         while (most := self._room()) > 0:
             try:
-                items = self._source.take(self.sizer.size(self._left(), most))
+                size = self.sizer.size(self._left(), most)
+                items = self._source.take(min(size, most))
             except Exception as exc:  # noqa: BLE001  # the input's own
                 self.fail(exc)
                 return None
@@ -278,7 +279,10 @@ class Run:
     def _room(self) -> int:
         if self._everything:
             return MOST
-        return min(self._ahead(), max(1, self._buffer // (2 * self._workers)))
+        ahead = self._ahead()
+        if self.options.chunksize is None:
+            return min(ahead, max(1, self._buffer // (2 * self._workers)))
+        return ahead if ahead >= min(self.options.chunksize, self._buffer) else 0
 
     def _ahead(self) -> int:
         """Return how many more tasks may be pulled from the input."""

@@ -6,7 +6,14 @@ import os
 import random
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Sequence,
+)
 from contextlib import contextmanager
 from importlib import import_module
 from types import SimpleNamespace
@@ -55,6 +62,8 @@ class _Runner(TaskRunner):
         arguments: list[Any],
         timeout: float | None,
     ) -> Outcome:
+        if self._compute.forgets:
+            return super().run(function, call, arguments, None)
         for argument in arguments:
             self._compute.executed.append(argument)
             if self._compute.is_poison(argument):
@@ -100,6 +109,7 @@ class FakeCompute(Compute):
         threads: bool = False,
         workers: int = 1,
         poison: Callable[[Any], bool] | None = None,
+        forgets: bool = False,
         latency: random.Random | None = None,
     ) -> None:
         """Describe a platform.
@@ -111,6 +121,7 @@ class FakeCompute(Compute):
                 and write storage.
             workers: Processes that serve the requests in turn.
             poison: Arguments that kill the worker.
+            forgets: Remember nothing of single tasks and requests.
             latency: Draws how many turns of the event loop an invocation takes.
         """
         self.script = deque(script)
@@ -122,6 +133,7 @@ class FakeCompute(Compute):
         self.most_in_flight = 0
         self.timeouts: list[float] = []
         self.closed = False
+        self.forgets = forgets
         self.is_poison: Callable[[Any], bool] = poison or _harmless
         self._limits = limits or Limits(concurrency=4, lossless=True)
         self._threads = threads
@@ -165,9 +177,10 @@ class FakeCompute(Compute):
         timeout: float,  # noqa: ASYNC109  # part of the contract
     ) -> Buffer:
         self.invocations += 1
-        self.timeouts.append(timeout)
         data = b"".join(request)
-        self.requests.append(decode(data, REQUEST)[0])
+        if not self.forgets:
+            self.timeouts.append(timeout)
+            self.requests.append(decode(data, REQUEST)[0])
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
