@@ -35,6 +35,9 @@ class Expired(BaseException):  # not an error: how a task is interrupted
     """
 
 
+_BREAKS: Final = (Expired, SystemExit, KeyboardInterrupt)
+
+
 class Outcome:
     """How the tasks of one request ended.
 
@@ -175,10 +178,10 @@ class TaskRunner:
             self._loop = asyncio.Runner()
         try:
             return self._loop.run(bounded())
-        except (Expired, SystemExit, KeyboardInterrupt):
+        except _BREAKS:
             # These leave asyncio's loop half way through a step.
             broken, self._loop = self._loop, None
-            with suppress(Expired), _Alarm(_GRACE):
+            with suppress(*_BREAKS), _Alarm(_GRACE):
                 broken.close()
             raise
 
