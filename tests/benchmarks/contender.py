@@ -115,18 +115,6 @@ class Contender:
         await asyncio.gather(*(one(n, item) for n, item in enumerate(items)))
 
 
-async def settle_at_once(
-    run: Callable[[], Sequence[object]], count: int, report: Report
-) -> None:
-    """Report what a blocking call returns, or what it raises as every task's fate."""
-    try:
-        fates = await asyncio.to_thread(run)
-    except Exception as exc:  # noqa: BLE001  # their fate, whatever it is
-        fates = [exc] * count
-    for position, fate in enumerate(fates):
-        report(position, fate)
-
-
 async def warm_up(contender: Contender) -> None:
     """Start a contender and let each of its workers do something."""
     await contender.start()

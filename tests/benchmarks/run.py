@@ -59,7 +59,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--budget",
         type=float,
-        default=5.0,
+        default=4.0,
         help="seconds after which a peer is not run again in a row (default: "
         "%(default)g; wren always is)",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import warnings
@@ -16,7 +17,6 @@ from tests.benchmarks.contender import (
     Contender,
     MissingError,
     Report,
-    settle_at_once,
 )
 from tests.benchmarks.contenders.standard import ProcessPool
 from tests.benchmarks.tasks import awaited
@@ -89,7 +89,13 @@ class Joblib(Contender):
         limit: float | None = None,
     ) -> None:
         self._parallel.timeout = limit
-        await settle_at_once(partial(self._run, fn, items), len(items), report)
+        fates: Sequence[object]
+        try:
+            fates = await asyncio.to_thread(self._run, fn, items)
+        except Exception as exc:  # noqa: BLE001  # the fate of every task
+            fates = [exc] * len(items)
+        for position, fate in enumerate(fates):
+            report(position, fate)
 
     def _run(self, fn: Callable[[T], R], items: Sequence[T]) -> list[R]:
         delayed = self._joblib.delayed(fn)
@@ -104,6 +110,7 @@ class Aiomultiprocess(Contender):
     label = "aiomultiprocess.Pool"
     distribution = "aiomultiprocess"
     asynchronous = True
+    limits_time = True
 
     async def start(self) -> None:
         self._pool: Any = load("aiomultiprocess").Pool(WORKERS)
@@ -128,6 +135,7 @@ class Dask(Contender):
     label = "dask.distributed"
     distribution = "distributed"
     asynchronous = True
+    limits_time = True
 
     async def start(self) -> None:
         distributed = load("distributed")
@@ -171,14 +179,19 @@ class Lithops(Contender):
     name = "lithops"
     label = "Lithops, localhost"
     distribution = "lithops"
+    limits_time = True
     # Version 2 stops its consumer threads when a job ends, and a job that begins just
     # then is never run: at the third call in a row, as a rule.
-    note = "localhost version 1: version 2 hangs when one job follows another"
+    note = "version 1 of its localhost backend"
 
     async def start(self) -> None:
         lithops = load("lithops")
         config = {
-            "lithops": {"backend": "localhost", "storage": "localhost"},
+            "lithops": {
+                "backend": "localhost",
+                "storage": "localhost",
+                "data_limit": False,  # of 4 MiB for the arguments of one job
+            },
             "localhost": {
                 "runtime": sys.executable,
                 "version": 1,
@@ -207,10 +220,23 @@ class Lithops(Contender):
         report: Report,
         limit: float | None = None,
     ) -> None:
-        await settle_at_once(partial(self._run, fn, items), len(items), report)
+        def settle_all() -> None:
+            futures = self._submit(fn, items, timeout=limit)
+            self._executor.wait(futures, throw_except=False, download_results=True)
+            for position, future in enumerate(futures):
+                try:
+                    report(position, future.result())
+                except Exception as exc:  # noqa: BLE001  # its fate, whatever it is
+                    report(position, exc)
+
+        await asyncio.to_thread(settle_all)
+
+    def _submit(
+        self, fn: Callable[[T], R], items: Sequence[T], **options: float | None
+    ) -> Any:
+        # A tuple among the items would be spread over the function's parameters.
+        return self._executor.map(fn, [(item,) for item in items], **options)
 
     def _run(self, fn: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        # A tuple among the items would be spread over the function's parameters.
-        futures = self._executor.map(fn, [(item,) for item in items])
-        results: list[R] = self._executor.get_result(futures)
+        results: list[R] = self._executor.get_result(self._submit(fn, items))
         return results

@@ -81,13 +81,13 @@ _BROADCAST_SIZES: Final = {
     "pool-asyncio": 2,
     "loky": 2,
     "aiomultiprocess": 2,
+    "lithops": 2,
     "anyio": 2,
 }
 _SCALED: Final = "scaled from n"
 _BROADCAST_NOTES: Final = dict.fromkeys(_BROADCAST_SIZES, _SCALED)
 _BROADCAST_EXCLUDED: Final = {
     "pool-tuned": "all tasks would be one chunk",
-    "lithops": "would take minutes: arrays travel as files, once for each task",
 }
 
 ROWS: Final = (
@@ -101,12 +101,11 @@ ROWS: Final = (
         size=200,
         quick=50,
         sizes=dict.fromkeys(
-            ("pool", "pool-asyncio", "multiprocessing", "loky", "anyio", "dask"), 60
+            ("pool", "pool-asyncio", "multiprocessing", "loky", "anyio", "dask"), 30
         )
-        | {"aiomultiprocess": 10},
+        | {"aiomultiprocess": 10, "lithops": 10},
         excluded={
             "pool-tuned": "all tasks would be one chunk",
-            "lithops": "would take minutes: arrays travel as files",
         },
         limit=60,
     ),

@@ -17,8 +17,8 @@ from tests.benchmarks.contender import Contender, warm_up
 from tests.benchmarks.contenders.catalogue import CONTENDERS
 from tests.benchmarks.row import Figures, Metric, Row
 
-_PATIENCE: Final = 3.0
-"""Seconds after which a fate that is not known will not become known."""
+_PATIENCE: Final = 6.0
+"""Seconds after which a fate that is not known counts as never known."""
 
 _TIMEOUT: Final = 2.0
 _POLL: Final = 0.002

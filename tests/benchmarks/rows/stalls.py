@@ -67,9 +67,9 @@ async def stall_arrays(contender: Contender, size: int) -> Figures:
 
 
 _SLOW: Final = {
-    "pool-asyncio": 20_000,
-    "aiomultiprocess": 20_000,
-    "anyio": 20_000,
+    "pool-asyncio": 10_000,
+    "aiomultiprocess": 10_000,
+    "anyio": 10_000,
     "dask": 2_000,
 }
 _STALL: Final = (Metric(key="stall", title="longest stall", unit="s"),)
