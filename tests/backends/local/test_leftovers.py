@@ -198,14 +198,14 @@ class TestInAProgramThatGoesOn:
         self, traces: Traces, session_of: SessionOf, retries: int
     ) -> None:
         """Tasks in flight are lost or retried, like those of any lost worker."""
+
+        def slow(n: int) -> int:
+            time.sleep(0.01)
+            return n
+
         async with wren.Executor(concurrency=2, retries=retries) as executor:
             zygote = await executor.submit(os.getppid)
-            job = executor.map(
-                lambda n: (time.sleep(0.01), n)[1],
-                range(40),
-                chunksize=1,
-                return_exceptions=True,
-            )
+            job = executor.map(slow, range(40), chunksize=1, return_exceptions=True)
             await job[10]
             os.kill(zygote, signal.SIGKILL)
             results = await job
