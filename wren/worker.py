@@ -31,7 +31,12 @@ from wren.envelope import (
     seal,
     size,
 )
-from wren.errors import IntegrityError, StorageError, TransientError
+from wren.errors import (
+    IntegrityError,
+    SerializationError,
+    StorageError,
+    TransientError,
+)
 from wren.serialize import (
     arrange,
     dump_exception,
@@ -261,7 +266,10 @@ def _pack(outcome: Outcome, header: dict[str, Any]) -> list[Parts]:
 def _unpicklable(value: object, exc: BaseException) -> BaseException:
     from wren.diagnose import unpicklable
 
-    return unpicklable(value, exc, what="the result")
+    try:
+        return unpicklable(value, exc, what="the result")
+    except BaseException:  # noqa: BLE001  # looking closer runs the value's own code
+        return SerializationError(f"cannot pickle the result: {type(exc).__name__}")
 
 
 class _Reply:
