@@ -109,15 +109,17 @@ def same(one: object, other: object) -> bool:
 
 def shape(value: Any) -> object:
     """Return a value with its numbers, and whatever has no order, as types only."""
-    kind: type = type(value)
-    if kind in (float, complex):
-        return repr(value)  # zero has a sign
     inside: Any = ()
-    if kind in (list, tuple):
-        inside = value
-    elif kind is dict:
-        inside = value.values()
-    return kind, [shape(each) for each in inside]
+    match type(value).__name__:
+        case "float" | "complex":
+            return repr(value)  # zero has a sign
+        case "list" | "tuple":
+            inside = value
+        case "dict":
+            inside = value.values()
+        case _:
+            pass
+    return type(value).__name__, [shape(each) for each in inside]
 
 
 # --- one value ------------------------------------------------------------------------

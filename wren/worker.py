@@ -231,6 +231,8 @@ def _arguments(
     if layout is not None:
         parts = [*buffers[:2], *arrange(layout, buffers[2:], blobs.get)]
     values, failures = load_many(parts, asked.get("each"))
+    if type(values) is not list:  # pyright: ignore[reportUnnecessaryComparison]
+        raise IntegrityError("the request's arguments are not a list")
     for position, exc in failures.items():
         if isinstance(exc, ModuleNotFoundError):
             raise exc
