@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio import to_thread
 
+from wren.batch import Batch
 from wren.envelope import RESPONSE, Buffer, decode, size
 from wren.errors import (
     ComputeError,
@@ -46,7 +47,7 @@ from wren.functions import FunctionPacker, PackedFunction
 from wren.protocols import Compute, Storage
 from wren.request import RequestWriter, UnpicklableItemsError
 from wren.response import read_outcomes
-from wren.run import Batch, Run
+from wren.run import Run
 from wren.source import AsyncSource
 from wren.window import PATIENCE, Window
 from wren.worker import versions
@@ -273,7 +274,7 @@ class Dispatcher:
             seconds = self._seconds(run, batch)
             request = await self._writer.write(run, batch, self.packer, seconds)
             length = size(request)
-            run.count(invocations=1, size=length)
+            run.tally.sent(length)
             function = run.function
             sent = time.monotonic()
             try:
@@ -298,7 +299,7 @@ class Dispatcher:
                 continue
             del request
             sizes = length, len(response)
-            run.received(len(response))
+            run.tally.received(len(response))
             if "refused" in header:
                 await self._refused(run, batch, header, function)
                 continue
@@ -369,7 +370,7 @@ class Dispatcher:
     # --- what went wrong ------------------------------------------------------------
 
     async def _throttled(self, run: Run, exc: ThrottledError, sent: float) -> None:
-        run.count(throttled=1)
+        run.tally.stats.throttled += 1
         pause = self._window.throttled(sent, exc.retry_after)
         _log.debug("throttled; %d in flight from now on", self._window.size)
         now, progress = time.monotonic(), self._window.progress

@@ -10,6 +10,7 @@ from typing import Any, Final
 import anyio
 from anyio import to_thread
 
+from wren.batch import Batch
 from wren.diagnose import unpicklable
 from wren.envelope import (
     ARGUMENTS,
@@ -24,7 +25,7 @@ from wren.envelope import (
 from wren.errors import SerializationError
 from wren.functions import SHARED_FROM, FunctionPacker, PackedFunction
 from wren.protocols import Limits
-from wren.run import Batch, Run
+from wren.run import Run
 from wren.serialize import (
     TIME_BUDGET,
     Many,

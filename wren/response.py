@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from anyio import to_thread
 
+from wren.batch import Batch
 from wren.errors import SerializationError, WorkerLostError
 from wren.ledger import Failed
-from wren.run import Batch, Run
+from wren.run import Run
 from wren.serialize import load_exception, load_many, load_yielding, writable
 
 _log = logging.getLogger("wren.output")

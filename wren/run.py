@@ -6,12 +6,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from wren.batch import Batch
 from wren.chunks import MOST, ChunkSizer, Pace
 from wren.errors import TaskCancelledError
 from wren.functions import PackedFunction
@@ -21,90 +21,14 @@ from wren.serialize import Many, Pickled
 from wren.shared import CommonBuffers
 from wren.source import AsyncSource, Source
 from wren.spill import Spill
-from wren.stats import History, JobStats, TaskStats
+from wren.stats import JobStats, TaskStats
+from wren.tally import Tally
 
 if TYPE_CHECKING:
     from wren.dispatch import Dispatcher
 
 _BUFFERED_CHUNK: Final = 256
 _BUFFERED_CHUNKS: Final = 4
-
-
-class Batch:
-    """Consecutive tasks that travel in one request.
-
-    Attributes:
-        start: Index of the first.
-        items: Their arguments, kept until there is an outcome.
-        attempt: The number of this attempt, from 1; the same for all of them.
-        many: The arguments, if they are pickled already.
-        unsent: Failures of sending that did not count as an attempt.
-        carry: The request must carry the function.
-        scope: Cancels the invocation under way.
-        queued: When the arguments were taken, in seconds since the epoch.
-        request: Name of the request; all its attempts share it.
-        blobs: Names of stored buffers that the request under way refers to.
-    """
-
-    __slots__ = (
-        "attempt",
-        "blobs",
-        "carry",
-        "items",
-        "many",
-        "queued",
-        "request",
-        "scope",
-        "start",
-        "unsent",
-    )
-
-    def __init__(
-        self,
-        start: int,
-        items: Sequence[Any],
-        attempt: int = 1,
-        many: Many | None = None,
-    ) -> None:
-        self.start = start
-        self.items = items
-        self.attempt = attempt
-        self.many = many
-        self.unsent = 0
-        self.carry = False
-        self.scope: anyio.CancelScope | None = None
-        self.queued = time.time()
-        self.request = ""
-        self.blobs: tuple[str, ...] = ()
-
-    def again(self) -> list[Batch]:
-        """Return the next attempt of each task, alone.
-
-        One that was alone keeps its name, so that a late response to an earlier attempt
-        is found.
-        """
-        batches = self.split(self.attempt + 1)
-        if len(batches) == 1:
-            batches[0].request = self.request
-        return batches
-
-    def split(self, attempt: int) -> list[Batch]:
-        """Return each task as a batch of its own."""
-        return [
-            Batch(index, [item], attempt)
-            for index, item in enumerate(self.items, self.start)
-        ]
-
-    def without(self, positions: Sequence[int]) -> list[Batch]:
-        """Return the tasks but for some, as batches of consecutive ones."""
-        pieces: list[Batch] = []
-        begin = 0
-        for position in (*sorted(positions), len(self.items)):
-            if position > begin:
-                items = self.items[begin:position]
-                pieces.append(Batch(self.start + begin, items, self.attempt))
-            begin = position + 1
-        return pieces
 
 
 class Run:
@@ -145,15 +69,11 @@ class Run:
         """Of the task that pulls an asynchronous input."""
         self._dispatcher = dispatcher
         self._source = source
-        self._history: History | None = None
         self._spill: Spill | None = None
         self._id = ""
         self._single = False
         self._closed = False
-        self._only: tuple[Batch, int, dict[str, Any], tuple[int, int], float] | None = (
-            None
-        )
-        self._stats = JobStats(total=source.length, started=time.time())
+        self.tally = Tally(source.length)
         self._everything = source.length is not None
         self._requests = 0
         self._workers = min(
@@ -267,7 +187,7 @@ class Run:
     def _input_ended(self) -> None:
         if not self._closed:
             self._closed = True
-            self._stats.total = self.ledger.taken
+            self.tally.stats.total = self.ledger.taken
             self.ledger.close()
             self.finish_if_done()
 
@@ -292,7 +212,7 @@ class Run:
 
     def _reserve(self, items: list[Any]) -> Batch | None:
         start = self.ledger.reserve(len(items))
-        self._stats.dispatched += len(items)
+        self.tally.stats.dispatched += len(items)
         batch = Batch(start, items)
         skip = self.ledger.foretold(start, len(items))
         if not skip:
@@ -312,7 +232,7 @@ class Run:
         """
         self.ledger.reserve_only()
         self.retries.append(Batch(0, [item], many=many))
-        self._stats.total = self._stats.dispatched = 1
+        self.tally.stats.total = self.tally.stats.dispatched = 1
         self._single = True
 
     async def help(self) -> None:
@@ -348,16 +268,12 @@ class Run:
         """
         if self.ledger.end is not None:  # the answer crossed the job's end
             return
-        stats = self._stats
+        stats = self.tally.stats
         count = len(outcomes)
         failed = 0 if failure is None else _failures(outcomes)
         stats.finished += count - failed
         stats.failed += failed
-        row = batch, count, header, sizes, time.time()
-        if self._single:
-            self._only = row
-        else:
-            self._remember(*row)
+        self.tally.answered(batch, count, header, sizes)
         for late in self.ledger.settle(batch.start, outcomes, failure):
             if type(late) is Failed:
                 stats.failed -= 1
@@ -365,50 +281,10 @@ class Run:
                 stats.finished -= 1
         self.finish_if_done()
 
-    def _remember(
-        self,
-        batch: Batch,
-        count: int,
-        header: dict[str, Any],
-        sizes: tuple[int, int],
-        finished: float,
-    ) -> None:
-        stats = self._stats
-        seconds = header.get("seconds", 0.0)
-        peak = header.get("peak", 0)
-        cold = bool(header.get("cold"))
-        if self._history is None:
-            self._history = History()
-        new = self._history.add(
-            header.get("worker", ""),
-            batch.start,
-            count,
-            batch.attempt,
-            batch.queued,
-            header.get("started", 0.0),
-            finished,
-            seconds,
-            cold,
-            *sizes,
-            peak,
-        )
-        if self.length is None:
-            self._history.forget_old()
-        stats.workers += new
-        stats.cold_starts += cold
-        stats.busy_seconds += seconds
-        stats.peak_memory = max(stats.peak_memory, peak)
-
-    def _remember_only(self) -> None:
-        """Evaluate what a job of one task has left until somebody asks for it."""
-        if self._only is not None:
-            row, self._only = self._only, None
-            self._remember(*row)
-
     def settle_one(self, index: int, error: Exception) -> None:
         """Let one task end with an exception."""
         if self.ledger.fail(index, error):
-            self._stats.failed += 1
+            self.tally.stats.failed += 1
         self.finish_if_done()
 
     def settle_error(self, batch: Batch, error: Exception) -> None:
@@ -416,7 +292,7 @@ class Run:
         if self.ledger.end is None:
             count = len(batch.items)
             late = self.ledger.settle(batch.start, [Failed(error)] * count, error)
-            self._stats.failed += count - len(late)
+            self.tally.stats.failed += count - len(late)
             self.finish_if_done()
 
     def retry(self, batches: Sequence[Batch]) -> None:
@@ -426,7 +302,7 @@ class Run:
         for batch in reversed(batches):
             if self._is_wanted(batch):
                 if batch.attempt > 1:
-                    self._stats.retried += len(batch.items)
+                    self.tally.stats.retried += len(batch.items)
                 self.retries.appendleft(batch)
         self._dispatcher.wake(self)
 
@@ -445,8 +321,8 @@ class Run:
 
     def finish_if_done(self) -> None:
         """Note the job's end when its last task has ended."""
-        if self.ledger.done and self._stats.ended is None:
-            self._stats.ended = time.time()
+        if self.ledger.done and self.tally.stats.ended is None:
+            self.tally.stats.ended = time.time()
             self._dispatcher.finished(self)
 
     # --- Control --------------------------------------------------------------------
@@ -454,25 +330,11 @@ class Run:
     @property
     def stats(self) -> JobStats:
         """See `wren.job.Control`."""
-        self._remember_only()
-        if self._spill is not None:
-            self._stats.storage_requests = self._spill.requests
-        return replace(self._stats)
-
-    def count(self, *, invocations: int = 0, throttled: int = 0, size: int = 0) -> None:
-        """Add to the counters of requests."""
-        self._stats.invocations += invocations
-        self._stats.throttled += throttled
-        self._stats.bytes_in += size
-
-    def received(self, size: int) -> None:
-        """Add to the bytes of responses."""
-        self._stats.bytes_out += size
+        return self.tally.snapshot(self._spill.requests if self._spill else 0)
 
     def task_stats(self, index: int) -> TaskStats | None:
         """See `wren.job.Control`."""
-        self._remember_only()
-        return None if self._history is None else self._history.find(index)
+        return self.tally.of_task(index)
 
     def want_all(self) -> None:
         """See `wren.job.Control`."""
@@ -507,7 +369,7 @@ class Run:
         return True
 
     def _cancel_one(self, index: int) -> None:
-        self._stats.cancelled += self.ledger.fail(index, _cancelled(index))
+        self.tally.stats.cancelled += self.ledger.fail(index, _cancelled(index))
         self.finish_if_done()
 
     def _end(self, error: Exception) -> None:
@@ -528,9 +390,9 @@ class Run:
         count = len(batch.items)
         count -= len(self.ledger.settle(batch.start, [Failed(error)] * count))
         if isinstance(error, TaskCancelledError):
-            self._stats.cancelled += count
+            self.tally.stats.cancelled += count
         else:
-            self._stats.failed += count
+            self.tally.stats.failed += count
 
 
 def _cancelled(index: int) -> TaskCancelledError:
