@@ -109,10 +109,7 @@ class _Reader:
 
 def _collector(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            raw = buffer.raw()
-        except BufferError:  # not contiguous
-            return True
+        raw = buffer.raw()
         if len(raw) < OUT_OF_BAND:
             return True
         buffers.append(raw)
