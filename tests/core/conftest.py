@@ -99,6 +99,7 @@ class FakeCompute(Compute):
         most_in_flight: Largest number of them so far.
         timeouts: What `invoke` was given.
         answer: The last one.
+        on_answer: Called at the end of each invocation.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class FakeCompute(Compute):
         workers: int = 1,
         poison: Callable[[Any], bool] | None = None,
         forgets: bool = False,
-        latency: random.Random | None = None,
+        seed: int | None = None,
     ) -> None:
         """Describe a platform.
 
@@ -122,7 +123,7 @@ class FakeCompute(Compute):
             workers: Processes that serve the requests in turn.
             poison: Arguments that kill the worker.
             forgets: Remember nothing of single tasks and requests.
-            latency: Draws how many turns of the event loop an invocation takes.
+            seed: Draw how many turns of the event loop each invocation takes.
         """
         self.script = deque(script)
         self.executed: list[Any] = []
@@ -138,10 +139,12 @@ class FakeCompute(Compute):
         self._limits = limits or Limits(concurrency=4, lossless=True)
         self._threads = threads
         self._workers = deque(_Worker(self, f"w{n}") for n in range(workers))
-        self._latency = latency
+        self._latency = None if seed is None else random.Random(seed)  # noqa: S311
         self._gate: anyio.Event | None = None
+        self._blocked = 0
         self._dropped: list[bytes] = []
         self.answer = b""
+        self.on_answer: Callable[[], object] | None = None
 
     @property
     def name(self) -> str:
@@ -159,6 +162,11 @@ class FakeCompute(Compute):
     async def prepare(self) -> WorkerInfo:
         python, wren, cloudpickle = versions()
         return WorkerInfo(python=python, wren=wren, cloudpickle=cloudpickle)
+
+    async def blocked(self, count: int) -> None:
+        """Wait until so many invocations have been held or hang, in all."""
+        while self._blocked < count:
+            await checkpoint()
 
     @contextmanager
     def held(self) -> Generator[None]:
@@ -188,15 +196,19 @@ class FakeCompute(Compute):
             return await self._act(self.script.popleft() if self.script else "ok", data)
         finally:
             self.in_flight -= 1
+            if self.on_answer is not None:
+                self.on_answer()
 
     async def _act(self, action: Action, data: bytes) -> Buffer:
         if self._gate is not None:
+            self._blocked += 1
             await self._gate.wait()
         if isinstance(action, BaseException):
             raise action
         if isinstance(action, bytes):
             return action
         if action == "hang":
+            self._blocked += 1
             await anyio.sleep_forever()
         if callable(action):
             await action()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from wren import Executor
 from wren.errors import (
@@ -179,7 +178,7 @@ async def test_every_worker_may_be_too_old_at_once(
     async with Executor(backend=compute) as executor:
         with compute.held():
             job = executor.map(abs, range(8), chunksize=1)
-            await wait_all_tasks_blocked()
+            await compute.blocked(4)
         with pytest.raises(VersionMismatchError):
             await job
         await job.wait()
