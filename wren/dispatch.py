@@ -20,6 +20,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,7 +76,11 @@ class Dispatcher:
     """Serves the jobs of one executor."""
 
     def __init__(
-        self, compute: Compute, open_storage: Callable[[], Storage], group: TaskGroup
+        self,
+        compute: Compute,
+        open_storage: Callable[[], Storage],
+        group: TaskGroup,
+        concurrency: int | None = None,
     ) -> None:
         """Begin.
 
@@ -83,8 +88,11 @@ class Dispatcher:
             compute: Prepared.
             open_storage: Returns the executor's storage, the same every time.
             group: Where runners live, until `aclose` stops them.
+            concurrency: Most invocations in flight, if not what the backend allows.
         """
         limits = compute.limits
+        if concurrency is not None and concurrency < limits.concurrency:
+            limits = replace(limits, concurrency=concurrency)
         self.open_storage = open_storage
         self.packer = FunctionPacker()
         self.workers = limits.concurrency

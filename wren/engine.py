@@ -57,7 +57,12 @@ class Engine:
         """
         _check_versions(info)
         await self._group.__aenter__()
-        self._dispatcher = Dispatcher(self._compute, self._open_storage, self._group)
+        self._dispatcher = Dispatcher(
+            self._compute,
+            self._open_storage,
+            self._group,
+            self._settings.concurrency,
+        )
 
     def map(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import TypedDict
 
 from wren.config import Settings
@@ -40,24 +41,22 @@ class Options:
     def __post_init__(self) -> None:
         if self.timeout == math.inf:
             object.__setattr__(self, "timeout", None)
-        if self.timeout is not None and not self.timeout > 0:
+        if self.timeout is not None and not _more_than(self.timeout, 0):
             raise ConfigurationError(
                 f"timeout={self.timeout!r}: seconds, more than 0, or None for no limit"
             )
-        if self.retries < 0:
+        if not _is_count(self.retries, 0):
             raise ConfigurationError(f"retries={self.retries!r}: 0 or more")
-        if not self.commit_after >= 0:
+        if self.commit_after != 0 and not _more_than(self.commit_after, 0):
             raise ConfigurationError(
                 f"commit_after={self.commit_after!r}: seconds, 0 or more, or inf"
             )
         for name in ("chunksize", "concurrency", "buffer"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and not _is_count(value, 1):
                 raise ConfigurationError(f"{name}={value!r}: 1 or more, or None")
-        if not all(
-            isinstance(kind, type) and issubclass(kind, Exception)  # pyright: ignore[reportUnnecessaryIsInstance]
-            for kind in self.retry_on
-        ):
+        kinds: object = self.retry_on  # types are not checked where it comes from
+        if not isinstance(kinds, tuple) or not all(map(_is_exception, kinds)):
             raise ConfigurationError(
                 f"retry_on={self.retry_on!r}: a tuple of Exception classes"
             )
@@ -71,6 +70,18 @@ class Options:
         for name in overrides.keys() - Overrides.__annotations__.keys():
             raise ConfigurationError(unknown("option", name, Overrides.__annotations__))
         return replace(self, **overrides) if overrides else self
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and int(value) >= least
+
+
+def _more_than(value: object, least: float) -> bool:
+    return isinstance(value, Real) and float(value) > least
+
+
+def _is_exception(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Exception)
 
 
 def options_of(settings: Settings) -> Options:
