@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wren.config import Settings, mask_url
 from wren.errors import ConfigurationError
-from wren.protocols import Compute, HasStorage, Storage
 from wren.suggest import unknown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from wren.protocols import Compute, Storage
 
 
 class Adapter(NamedTuple):
@@ -193,6 +194,8 @@ def storage_for(settings: Settings, compute: Callable[[], Compute]) -> Storage:
     """
     if settings.storage is not None:
         return open_storage(settings.storage, settings)
+    from wren.protocols import HasStorage
+
     backend = compute()
     if isinstance(backend, HasStorage):
         return backend.open_storage()

@@ -24,8 +24,8 @@ def open_compute(settings: Settings) -> LocalCompute:
     """
     if sys.platform != "linux":
         raise ConfigurationError(
-            f"the local backend needs Linux; this is {sys.platform}. Set WREN_BACKEND to "
-            "another one"
+            f"the local backend needs Linux, and this is {sys.platform}: set "
+            "WREN_BACKEND to another one"
         )
     from wren.backends.local.compute import LocalCompute, usable_cpus
 

@@ -27,8 +27,7 @@ from wren.backends.local.channel import (
     pair,
     size,
 )
-from wren.backends.local.watch import watch
-from wren.backends.local.zygote import (
+from wren.backends.local.control import (
     COMMAND,
     CUT_OFF,
     EVENT,
@@ -36,6 +35,7 @@ from wren.backends.local.zygote import (
     KILL,
     NOT_FORKED,
 )
+from wren.backends.local.watch import watch
 from wren.errors import ComputeError, DeploymentError, WorkerLostError
 
 _IN_LOOP: Final = 4 << 20

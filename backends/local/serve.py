@@ -11,7 +11,8 @@ import time
 from typing import Final
 
 from wren.backends.local.channel import RETIRE, BlockingChannel
-from wren.backends.local.zygote import CUT_OFF, children
+from wren.backends.local.control import CUT_OFF
+from wren.backends.local.zygote import children
 from wren.worker import Worker
 
 _REAP_SECONDS: Final = 2.0

@@ -9,10 +9,6 @@ Nothing outlives the driver. When the driver closes its end of the control socke
 dies in whatever way, this process kills every worker with all that the worker started,
 removes the session directory and ends; and when this process dies, the kernel kills the
 workers.
-
-Commands, from the driver:  operation (1 byte), worker's number (4)
-Events, to the driver:      worker's number (4), exit status (4), bytes of output (4),
-                            output
 """
 
 from __future__ import annotations
@@ -25,23 +21,12 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 from importlib import import_module
 from typing import Final, NoReturn
 
 from wren.backends.local.channel import DESCRIPTOR_BYTES, descriptors
-
-COMMAND: Final = struct.Struct("<cI")
-EVENT: Final = struct.Struct("<IiI")
-FORK: Final = b"f"
-KILL: Final = b"k"
-
-NOT_FORKED: Final = 1 << 16
-"""In place of an exit status: there is no such worker, and the output says why."""
-
-CUT_OFF: Final = 113
-"""Exit status of a worker whose connection to the driver was closed by its own task."""
+from wren.backends.local.control import COMMAND, EVENT, FORK, NOT_FORKED
 
 OUTPUT_TAIL: Final = 16 * 1024
 """Bytes kept of what a worker writes to its standard streams."""

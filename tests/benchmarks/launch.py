@@ -61,6 +61,8 @@ def launch(row: str, contender: str, size: int, limit: float) -> Outcome:
             "TMPDIR": directory,  # what a killed contender leaves goes with it
             _MARK: mark,
         }
+        # Compiling every module anew at each start is nobody's normal case.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [sys.executable, "-m", "tests.benchmarks.child"]
         with log.open("w") as output:
             process = subprocess.Popen(
