@@ -187,11 +187,14 @@ class ZygoteProcess:
             # Not only closed: a process that the driver forked may have a copy.
             self._control.shutdown(socket.SHUT_WR)
         try:
-            with anyio.move_on_after(_END_SECONDS):
+            with anyio.move_on_after(_END_SECONDS) as scope:
                 await self._wait()
-        finally:
-            self._process.kill()  # nothing, if it has ended
+            if scope.cancelled_caught:
+                self._process.kill()
             self._process.wait()
+        finally:
+            # Whoever interrupts this leaves it to the zygote to end by itself: if that
+            # were killed, what tasks have put into sessions of their own would stay.
             self._control.close()
             self._stderr.close()
 
