@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from wren.config import Settings
 from wren.errors import ConfigurationError
@@ -55,8 +55,7 @@ class Options:
             value = getattr(self, name)
             if value is not None and not _is_count(value, 1):
                 raise ConfigurationError(f"{name}={value!r}: 1 or more, or None")
-        kinds: object = self.retry_on  # types are not checked where it comes from
-        if not isinstance(kinds, tuple) or not all(map(_is_exception, kinds)):
+        if not _are_exceptions(self.retry_on):
             raise ConfigurationError(
                 f"retry_on={self.retry_on!r}: a tuple of Exception classes"
             )
@@ -80,8 +79,11 @@ def _more_than(value: object, least: float) -> bool:
     return isinstance(value, Real) and float(value) > least
 
 
-def _is_exception(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Exception)
+def _are_exceptions(kinds: object) -> bool:
+    return isinstance(kinds, tuple) and all(
+        isinstance(kind, type) and issubclass(kind, Exception)
+        for kind in cast("tuple[object, ...]", kinds)
+    )
 
 
 def options_of(settings: Settings) -> Options:

@@ -25,7 +25,7 @@ from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
 from wren.envelope import REQUEST, RESPONSE, Buffer, decode, encode
-from wren.errors import WorkerLostError
+from wren.errors import ThrottledError, WorkerLostError
 from wren.protocols import Compute, Limits, WorkerInfo
 from wren.storage.memory import MemoryStorage
 from wren.storage.pages import Pages
@@ -112,6 +112,7 @@ class FakeCompute(Compute):
         poison: Callable[[Any], bool] | None = None,
         forgets: bool = False,
         seed: int | None = None,
+        capacity: int | None = None,
     ) -> None:
         """Describe a platform.
 
@@ -123,7 +124,9 @@ class FakeCompute(Compute):
             workers: Processes that serve the requests in turn.
             poison: Arguments that kill the worker.
             forgets: Remember nothing of single tasks and requests.
-            seed: Draw how many turns of the event loop each invocation takes.
+            capacity: More in flight are throttled, whatever the limits say.
+            seed: Draw how many turns of the event loop each invocation takes, and
+                which worker it gets.
         """
         self.script = deque(script)
         self.executed: list[Any] = []
@@ -139,7 +142,9 @@ class FakeCompute(Compute):
         self._limits = limits or Limits(concurrency=4, lossless=True)
         self._threads = threads
         self._workers = deque(_Worker(self, f"w{n}") for n in range(workers))
-        self._latency = None if seed is None else random.Random(seed)  # noqa: S311
+        self._random = None if seed is None else random.Random(seed)  # noqa: S311
+        self._capacity = capacity
+        self._taken = 0
         self._gate: anyio.Event | None = None
         self._blocked = 0
         self._dropped: list[bytes] = []
@@ -193,7 +198,14 @@ class FakeCompute(Compute):
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await checkpoint()
-            return await self._act(self.script.popleft() if self.script else "ok", data)
+            action = self.script.popleft() if self.script else "ok"
+            if self._capacity is not None and self._taken >= self._capacity:
+                action = ThrottledError("full")
+            self._taken += 1
+            try:
+                return await self._act(action, data)
+            finally:
+                self._taken -= 1
         finally:
             self.in_flight -= 1
             if self.on_answer is not None:
@@ -212,8 +224,8 @@ class FakeCompute(Compute):
             await anyio.sleep_forever()
         if callable(action):
             await action()
-        if self._latency is not None:
-            for _ in range(self._latency.randrange(8)):
+        if self._random is not None:
+            for _ in range(self._random.randrange(8)):
                 await checkpoint()
         if action == "drop":
             self._dropped.append(data)
@@ -237,7 +249,7 @@ class FakeCompute(Compute):
 
     def _work(self, data: bytes) -> bytes:
         worker = self._workers[0]
-        self._workers.rotate(-1)
+        self._workers.rotate(-1 if self._random is None else self._random.randrange(9))
         try:
             self.answer = b"".join(worker.handle(data))
         except Died:

@@ -101,7 +101,7 @@ async def test_views_share_the_executor_and_have_defaults_of_their_own(
         assert compute.counts[3] == 7
         await patient.map(abs, [3], retries=1)
         assert compute.counts[3] == 9
-        with pytest.raises(ConfigurationError, match="option retry .*known: buffer"):
+        with pytest.raises(ConfigurationError, match=r"option retry .*known: buffer"):
             executor.options(retry=1)  # type: ignore[call-arg]
         with pytest.raises(ConfigurationError, match="chunksize=0"):
             executor.map(abs, [1], chunksize=0)
