@@ -222,8 +222,8 @@ class TestInAProgramThatGoesOn:
 
 # --- programs that end ----------------------------------------------------------------
 
-DRIVER = """
-    import os, signal, sys, time
+DRIVER = r"""
+    import os, re, signal, sys, time
     from pathlib import Path
 
     import anyio
@@ -249,7 +249,9 @@ DRIVER = """
                 await anyio.sleep(0.01)
             workers = children(zygote)
             others = [pid for worker in workers for pid in children(worker)]
-            print(zygote, *workers, *others, flush=True)
+            command = Path(f"/proc/{{zygote}}/cmdline").read_text()
+            session = re.search(r"main\('([^']+)'", command)[1]
+            print(session, zygote, *workers, *others, flush=True)
             {end}
 
     anyio.run(main, backend=sys.argv[1])
@@ -257,14 +259,14 @@ DRIVER = """
 
 
 def started(
-    start: Start, session_of: SessionOf, backend: str, end: str, *, daemons: bool = True
+    start: Start, backend: str, end: str, *, daemons: bool = True
 ) -> tuple[subprocess.Popen[str], Path, list[int]]:
     """Start a driver and return it, its session and the processes that it has."""
     program = start(DRIVER.format(end=end, daemons=daemons), backend)
     assert program.stdout is not None
-    pids = [int(word) for word in program.stdout.readline().split()]
-    assert len(pids) == (5 if daemons else 3), program.communicate()[1]
-    return program, session_of(pids[0]), pids
+    session, *words = program.stdout.readline().split()
+    assert len(words) == (5 if daemons else 3)
+    return program, Path(session), [int(word) for word in words]
 
 
 ENDS = {
@@ -281,12 +283,7 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_program_that_ends_leaves_nothing(
-    start: Start,
-    session_of: SessionOf,
-    ends: Ends,
-    tmp_path: Path,
-    backend: str,
-    end: str,
+    start: Start, ends: Ends, tmp_path: Path, backend: str, end: str
 ) -> None:
     """No worker, nothing that tasks started, no directory; by itself or by a signal."""
     code = {
@@ -294,7 +291,7 @@ def test_a_program_that_ends_leaves_nothing(
         "sys.exit": "sys.exit(6)",
         "exception": "raise LookupError",
     }.get(end, "await job")
-    program, session, pids = started(start, session_of, backend, code)
+    program, session, pids = started(start, backend, code)
 
     if end.startswith("SIG"):
         program.send_signal(signal.Signals[end])
@@ -308,10 +305,10 @@ def test_a_program_that_ends_leaves_nothing(
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_second_ctrl_c_is_as_good_as_the_first(
-    start: Start, session_of: SessionOf, ends: Ends, backend: str
+    start: Start, ends: Ends, backend: str
 ) -> None:
     """An impatient user interrupts the cleaning up as well."""
-    program, session, pids = started(start, session_of, backend, "await job")
+    program, session, pids = started(start, backend, "await job")
 
     for _ in range(3):
         program.send_signal(signal.SIGINT)
@@ -322,12 +319,10 @@ def test_a_second_ctrl_c_is_as_good_as_the_first(
 
 
 def test_what_is_left_when_all_is_killed_at_once_can_be_swept(
-    start: Start, session_of: SessionOf, ends: Ends
+    start: Start, ends: Ends
 ) -> None:
     """Workers die with the zygote; the directory waits for the next `wren clean`."""
-    program, session, pids = started(
-        start, session_of, "asyncio", "await job", daemons=False
-    )
+    program, session, pids = started(start, "asyncio", "await job", daemons=False)
     os.kill(program.pid, signal.SIGSTOP)
     os.kill(pids[0], signal.SIGKILL)
     program.kill()
