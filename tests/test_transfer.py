@@ -45,10 +45,10 @@ class Recorder(MemoryStorage):
 
 
 class Full(MemoryStorage):
-    """A store that takes three objects and no more."""
+    """A store that takes some objects, and no more once it has three."""
 
     async def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
-        if len([info async for info in self.list()]) == 3:
+        if len([info async for info in self.list()]) >= 3:
             raise StorageError("full", store=self.name, key=key)
         await super().put(key, data, if_absent=if_absent)
 
