@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from array import array
 from collections.abc import Callable, Generator
 from typing import Any, TextIO, cast
@@ -116,6 +117,28 @@ def test_a_line_that_has_not_ended_is_passed_on_in_the_end(
 
     assert run(runner, unended) == "10 %20 %"
     assert capfd.readouterr().out == "20 %"
+
+
+def test_what_is_kept_of_endless_output_has_a_bound(
+    runner: TaskRunner, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also where no line ever ends."""
+    piece = "x" * 1000
+
+    def chatty() -> None:
+        for _ in range(5000):
+            sys.stdout.write(piece)
+        assert len(capfd.readouterr().out) > 4_900_000
+
+    tracemalloc.start()
+    try:
+        outcome = runner.run(call, "item", [chatty], None)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert not outcome.failures
+    assert kept < 1_000_000
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 5000])
@@ -266,22 +289,29 @@ def test_threads_may_print_at_the_same_time(
     assert len(heard) == TAIL
 
 
-def test_a_signal_handler_may_print(runner: TaskRunner) -> None:
+def test_a_signal_handler_may_print(
+    runner: TaskRunner,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Even if it interrupts a task that prints."""
+    real = os.write
+    signals = [signal.SIGUSR1]
 
     def handler(_number: int, _frame: object) -> None:
         print("signal")  # noqa: T201
 
     before = signal.signal(signal.SIGUSR1, handler)
 
-    class Interrupting(str):
-        """Raises a signal in the middle of being written."""
+    def interrupted(descriptor: int, data: bytes) -> int:
+        if signals:
+            signal.raise_signal(signals.pop())
+        return real(descriptor, data)
 
-        def __str__(self) -> str:
-            signal.raise_signal(signal.SIGUSR1)
-            return "task"
+    monkeypatch.setattr(os, "write", interrupted)
 
-    heard = run(runner, say(Interrupting()))
+    heard = run(runner, say("task"), say("next"))
     signal.signal(signal.SIGUSR1, before)
 
-    assert sorted(heard.split()) == ["signal", "task"]
+    assert heard.split() == ["task", "signal", "next"]
+    assert sorted(capfd.readouterr().out.split()) == ["next", "signal", "task"]

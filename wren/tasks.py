@@ -144,7 +144,6 @@ class TaskRunner:
         returned, outcome.values = outcome.values, []
         failed = outcome.failures
         positions = (n for n in range(len(returned) + len(failed)) if n not in failed)
-        raised: dict[int, BaseException] = {}
         for position, value in zip(list(positions), returned, strict=True):
             if self._copied:
                 return
@@ -154,8 +153,7 @@ class TaskRunner:
             try:
                 outcome.values.append(self._await(value, timeout))
             except BaseException as exc:  # noqa: BLE001  # also SystemExit and the like
-                raised[position] = exc
-        failed.update(raised)
+                failed[position] = exc
 
     def _await(
         self, coroutine: CoroutineType[Any, Any, Any], timeout: float | None
@@ -280,13 +278,15 @@ class _Tail(io.BufferedIOBase):
 
     def _pass_on(self) -> None:
         kept = self._kept
-        while self._passed < len(kept):
-            # A copy: a view that a timeout leaves behind would forbid to print more.
-            piece = kept[self._passed : self._passed + TAIL]
+        # A copy, and counted as passed: a timeout may end this, and a signal handler
+        # print meanwhile.
+        pending = kept[self._passed :]
+        self._passed = len(kept)
+        while pending:
             try:
-                self._passed += os.write(self._descriptor, piece)
+                del pending[: os.write(self._descriptor, pending)]
             except OSError:  # a task closed it; what was printed is still kept
-                self._passed = len(kept)
+                break
         if len(kept) > 2 * TAIL:
             del kept[:-TAIL]
             self._passed = len(kept)
