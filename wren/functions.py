@@ -134,7 +134,10 @@ class FunctionPacker:
             self._by_value[value] = now, packed
         if _travels_by_name(fn):
             self._by_name[fn] = now, packed
-        self._forget_oldest()
+        _forget_oldest(self._by_name)
+        _forget_oldest(self._by_value)
+        _forget_oldest(self._by_identity)
+        _forget_oldest(self._missed)
         return packed
 
     def with_module(self, function: PackedFunction, name: str) -> PackedFunction | None:
@@ -160,16 +163,10 @@ class FunctionPacker:
             del self._by_name[fn]
         return extended
 
-    def _forget_oldest(self) -> None:
-        caches: tuple[dict[Any, Any], ...] = (
-            self._by_name,
-            self._by_value,
-            self._by_identity,
-            self._missed,
-        )
-        for kept in caches:
-            while len(kept) > _KEPT:
-                del kept[next(iter(kept))]
+
+def _forget_oldest(kept: dict[Any, Any]) -> None:
+    while len(kept) > _KEPT:
+        del kept[next(iter(kept))]
 
 
 def _dump(fn: Callable[..., Any], *, bounded: bool) -> Pickled | None:

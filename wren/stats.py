@@ -163,6 +163,7 @@ class History:
         start, count, attempts, queued, started, finished, seconds, cold = row[:8]
         if index >= start + count:
             return None
+        worker: int = row[8]
         return TaskStats(
             index=index,
             attempts=attempts,
@@ -172,7 +173,7 @@ class History:
             finished=finished,
             seconds=seconds,
             cold=bool(cold),
-            worker=self._names[row[8]],
+            worker=self._names[worker],
             bytes_in=row[9],
             bytes_out=row[10],
             peak_memory=row[11],
