@@ -24,6 +24,7 @@ WORKER = {
     "wren.diagnose",
     "wren.envelope",
     "wren.errors",
+    "wren.failures",
     "wren.files",
     "wren.grants",
     "wren.importer",

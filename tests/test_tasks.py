@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from wren import tasks
 from wren.errors import TaskTimeoutError
-from wren.serialize import dump_exception
+from wren.failures import dump_failure
 from wren.tasks import Outcome, TaskRunner
 
 # pytest-timeout's own way uses the signal that is tested here.
@@ -86,7 +86,7 @@ def timed_out(outcome: Outcome) -> set[int]:
 
 def traceback_of(exc: BaseException) -> str:
     """Return the traceback as a worker describes it."""
-    return dump_exception(exc, inside=tasks.__file__)[0][2]
+    return dump_failure(exc, inside=tasks.__file__)[0][2]
 
 
 # --- calling --------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import pytest
 
 from wren import tasks
 from wren.errors import TaskTimeoutError
-from wren.serialize import dump_exception
+from wren.failures import dump_failure
 from wren.tasks import TAIL, TaskRunner
 
 # pytest-timeout's own way uses the signal that is tested here.
@@ -261,7 +261,7 @@ def test_a_timeout_while_printing_spoils_only_its_task(runner: TaskRunner) -> No
     assert outcome.values == [None]
     assert isinstance(outcome.failures[0], TaskTimeoutError)
     assert heard.endswith("x\nheard\n")
-    (_, _, text), _ = dump_exception(outcome.failures[0], inside=tasks.__file__)
+    (_, _, text), _ = dump_failure(outcome.failures[0], inside=tasks.__file__)
     assert 'print("x" * 1000)' in text
     assert tasks.__file__ not in text
 

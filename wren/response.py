@@ -10,9 +10,10 @@ from anyio import to_thread
 
 from wren.batch import Batch
 from wren.errors import SerializationError, WorkerLostError
+from wren.failures import load_failure
 from wren.ledger import Failed
 from wren.run import Run
-from wren.serialize import load_exception, load_many, load_yielding, writable
+from wren.serialize import load_many, load_yielding, writable
 
 _log = logging.getLogger("wren.output")
 
@@ -64,7 +65,7 @@ async def read_outcomes(
     again: list[Batch] = []
     for position, name, message, text, pickled in described:
         index = batch.start + position
-        error = load_exception(
+        error = load_failure(
             (name, message, text),
             next(rest) if pickled else None,
             _note(index, batch.attempt, backend, header, text),

@@ -37,9 +37,9 @@ from wren.errors import (
     StorageError,
     TransientError,
 )
+from wren.failures import dump_failure
 from wren.serialize import (
     arrange,
-    dump_exception,
     dump_many,
     dump_result,
     load_many,
@@ -165,7 +165,7 @@ class Worker:
         except ModuleNotFoundError as exc:
             raise RefusedError("module", exc.name or str(exc)) from exc
         except BaseException as exc:  # unpickling runs the user's code
-            (name, message, text), _ = dump_exception(exc)
+            (name, message, text), _ = dump_failure(exc)
             raise RefusedError("unpickle", f"{name}: {message}\n{text}") from exc
 
     def _function(
@@ -236,7 +236,7 @@ def _arguments(
     for position, exc in failures.items():
         if isinstance(exc, ModuleNotFoundError):
             raise exc
-        (name, message, text), _ = dump_exception(exc)
+        (name, message, text), _ = dump_failure(exc)
         detail = f"{name}: {message}\n{text}"
         raise RefusedError("argument", detail, position) from exc
     return values
@@ -256,7 +256,7 @@ def _pack(outcome: Outcome, header: dict[str, Any]) -> list[Parts]:
     frames = many.frames
     described: list[list[Any]] = []
     for position in sorted(failures):
-        description, pickled = dump_exception(failures[position], inside=tasks.__file__)
+        description, pickled = dump_failure(failures[position], inside=tasks.__file__)
         if pickled is not None:
             frames.append([pickled])
         described.append([position, *description, pickled is not None])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from wren.envelope import REQUEST, RESPONSE, Buffer, Parts, decode, encode
-from wren.serialize import dump, dump_many, load_exception, load_many, pack_function
+from wren.failures import load_failure
+from wren.serialize import dump, dump_many, load_many, pack_function
 from wren.worker import Worker, versions
 
 NOTE = "a driver's note"
@@ -77,7 +78,7 @@ class Driver:
         values, broken = load_many(data, header.get("each"))
         rest = iter(buffers[len(data) :])
         ended: dict[int, Any] = {
-            position: load_exception(description, next(rest) if pickled else None, NOTE)
+            position: load_failure(description, next(rest) if pickled else None, NOTE)
             for position, *description, pickled in described
         }
         returned = iter([broken.get(n, value) for n, value in enumerate(values)])

@@ -14,7 +14,7 @@ import pytest
 
 from wren.envelope import ARGUMENTS, REQUEST, RESPONSE, Parts, decode, encode, unseal
 from wren.errors import IntegrityError
-from wren.serialize import OUT_OF_BAND, Pickled, dump, dump_many, pack_function
+from wren.serialize import OUT_OF_BAND, dump, dump_many, pack_function
 from wren.worker import versions
 
 if TYPE_CHECKING:
@@ -117,6 +117,29 @@ def test_a_request_may_lie_in_storage(driver: Driver, spilled: Spilled) -> None:
         np.testing.assert_array_equal(array, spilled.expected - 1)
 
 
+def test_arrays_from_storage_may_be_changed(driver: Driver, tmp_path: Path) -> None:
+    """Like those that came with the request."""
+
+    def add(item: Any) -> object:
+        item += 1
+        return item
+
+    arrays = [np.arange(OUT_OF_BAND), np.zeros(OUT_OF_BAND)]
+    many = dump_many(arrays, dump)
+    identity, parts = pack_function(dump(add), [], [])
+    header = {
+        "function": identity,
+        "function_inline": True,
+        "each": many.each,
+        "arguments": stored(tmp_path / "in", encode(ARGUMENTS, {}, many.frames)),
+    }
+
+    found = driver.read(driver.send(request(header, [parts])))
+
+    for array, before in zip(found, arrays, strict=True):
+        np.testing.assert_array_equal(array, before + 1)
+
+
 def test_a_shared_array_is_each_tasks_own(driver: Driver, tmp_path: Path) -> None:
     """It is stored once; a task that changes it changes neither a copy nor the file."""
 
@@ -153,10 +176,15 @@ def test_what_was_altered_in_storage_is_not_unpickled(
     """Whoever can write to the bucket can put anything there."""
     path: Path = getattr(spilled, name)
     whole = path.read_bytes()
-    canary = b"".join(dump(Canary()).parts)
-    _, forged = pack_function(Pickled([canary], []), [], [])
-    for data in (whole[:-1], whole + b"\0", b"", canary, b"".join(forged)):
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    canary = dump(Canary())
+    _, function = pack_function(canary, [], [])
+    arguments = encode(ARGUMENTS, {}, canary.frames())
+    for data in (whole[:-1], whole + b"\0", b"", flipped):
         path.write_bytes(data)
+        assert spilled.refused(driver)[0] == "integrity"
+    for parts in (canary.parts, function, arguments):
+        path.write_bytes(b"".join(parts))
         assert spilled.refused(driver)[0] == "integrity"
 
 

@@ -22,7 +22,7 @@ from wren.errors import (
     ThrottledError,
     WorkerLostError,
 )
-from wren.serialize import dump_exception, load_exception
+from wren.failures import dump_failure, load_failure
 
 NOTE = "task 7"
 
@@ -100,13 +100,13 @@ def raised(exc: BaseException) -> BaseException:
 
 def travel(exc: BaseException) -> Exception:
     """Take an exception to the driver."""
-    description, pickled = dump_exception(raised(exc))
-    return load_exception(description, pickled, NOTE)
+    description, pickled = dump_failure(raised(exc))
+    return load_failure(description, pickled, NOTE)
 
 
 def described(exc: BaseException) -> RemoteError:
     """Check that an exception arrives as a description only, and return it."""
-    assert dump_exception(raised(exc))[1] is None
+    assert dump_failure(raised(exc))[1] is None
     arrived = travel(exc)
     assert type(arrived) is RemoteError
     assert arrived.type_name.endswith(type(exc).__name__)
@@ -184,7 +184,7 @@ def test_what_would_stop_the_driver_is_described(exc: BaseException) -> None:
 
 def test_a_description_has_no_text_where_there_is_none() -> None:
     """A broken ``__str__`` does not hide what happened."""
-    name, message, text = dump_exception(raised(SilentError()))[0]
+    name, message, text = dump_failure(raised(SilentError()))[0]
     assert name == f"{__name__}.SilentError"
     assert message == "<its __str__ failed>"
     assert "raise exc" in text
@@ -235,14 +235,14 @@ def test_a_local_class_arrives_as_itself() -> None:
 def test_a_class_of_main_arrives_where_main_is_another() -> None:
     """What a script or a notebook defines exists in no module of the other side."""
     main_error = type("MainError", (Exception,), {"__module__": "__main__", "code": 5})
-    (name, _, _), pickled = dump_exception(main_error("text"))
+    (name, _, _), pickled = dump_failure(main_error("text"))
     assert name == "MainError"
     assert pickled is not None
     source = """if True:
         import base64, sys
-        from wren.serialize import load_exception
+        from wren.failures import load_failure
 
-        exc = load_exception(["", "", ""], base64.b64decode(sys.argv[1]), "note")
+        exc = load_failure(["", "", ""], base64.b64decode(sys.argv[1]), "note")
         print(repr(exc), exc.code)
     """
 
@@ -263,11 +263,11 @@ def test_a_class_that_does_not_exist_here_is_described(
     module = ModuleType("only_there")
     exec("class ThereError(Exception): pass", vars(module))  # noqa: S102
     monkeypatch.setitem(sys.modules, "only_there", module)
-    description, pickled = dump_exception(raised(module.ThereError("text")))
+    description, pickled = dump_failure(raised(module.ThereError("text")))
     monkeypatch.delitem(sys.modules, "only_there")
     assert pickled is not None
 
-    arrived = load_exception(description, pickled, NOTE)
+    arrived = load_failure(description, pickled, NOTE)
 
     assert type(arrived) is RemoteError
     assert arrived.type_name == "only_there.ThereError"
@@ -279,7 +279,7 @@ def test_a_class_that_does_not_exist_here_is_described(
 @pytest.mark.parametrize("pickled", [b"", b"noise", pickle.dumps(5)])
 def test_what_is_no_exception_is_described(pickled: bytes) -> None:
     """Nothing but an exception is ever raised for a task."""
-    arrived = load_exception(("name", "message", "traceback"), pickled, NOTE)
+    arrived = load_failure(("name", "message", "traceback"), pickled, NOTE)
     assert type(arrived) is RemoteError
     assert str(arrived) == "name: message"
 
@@ -288,7 +288,7 @@ def test_the_traceback_shows_causes() -> None:
     """They do not survive pickling, and are often the reason."""
     effect = KeyError("the effect")
     effect.__cause__ = raised(ValueError("the reason"))
-    text = dump_exception(raised(effect))[0][2]
+    text = dump_failure(raised(effect))[0][2]
     assert "ValueError: the reason" in text
     assert "direct cause" in text
 
@@ -296,5 +296,5 @@ def test_the_traceback_shows_causes() -> None:
 def test_what_was_dumped_is_left_without_its_frames() -> None:
     """They hold on to the task's arguments, which may be large."""
     exc = raised(ValueError("text"))
-    dump_exception(exc)
+    dump_failure(exc)
     assert exc.__traceback__ is None
