@@ -310,19 +310,25 @@ class Clock:
     Attributes:
         now: Seconds; both clocks show it.
         slept: How long each sleep was.
+        most_asleep: Largest number of sleeps at the same time.
     """
 
     def __init__(self) -> None:
         self.now = time.monotonic()
         self.slept: list[float] = []
+        self.most_asleep = 0
+        self._asleep = 0
 
     def monotonic(self) -> float:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        self.now += seconds
+        self._asleep += 1
+        self.most_asleep = max(self.most_asleep, self._asleep)
         await checkpoint()
+        self.now += seconds
+        self._asleep -= 1
 
 
 @pytest.fixture(autouse=True)
