@@ -78,7 +78,6 @@ def _kill_children() -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         # Not a wait without end: a thread of the task's may go on starting processes.
-        # Not a wait without end: a thread of the task's may go on starting processes.
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
