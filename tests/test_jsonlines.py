@@ -54,7 +54,7 @@ def test_a_coroutine_is_awaited() -> None:
     [
         ({}, b"\xff", "the line is not UTF-8"),
         ({"as_json": True}, b"\xff", "the line is not UTF-8"),
-        ({"as_json": True}, b"[1,]", "the line is not JSON: .* at column 4"),
+        ({"as_json": True}, b"[1,]", "the line is not JSON: .* at column"),
         ({"as_json": True, "star": True}, b"{}", "no JSON array of arguments"),
     ],
 )

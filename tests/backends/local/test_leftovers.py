@@ -372,9 +372,12 @@ def test_programs_that_fork_keep_their_executors_apart(start: Start) -> None:
     """The child has an executor of its own; the parent's goes on and closes."""
     program = start(
         """
-        import os, sys, time
+        import os, sys, time, warnings
         import anyio
         import wren
+
+        # Python 3.12 and later advise against what this does, with or without wren.
+        warnings.simplefilter("ignore", DeprecationWarning)
 
         async def child():
             async with wren.Executor(concurrency=2) as executor:

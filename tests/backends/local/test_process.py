@@ -179,7 +179,7 @@ async def test_an_interpreter_that_does_not_start_says_why(
     worker = WorkerProcess(zygote, 1)
 
     with pytest.raises(
-        DeploymentError, match=r"(?s)did not start.*PYTHONHOME"
+        DeploymentError, match=r"(?s)did not start.*encodings"
     ) as caught:
         await worker.started(30)
 
