@@ -1,16 +1,13 @@
-"""The executor on worker processes: concurrency, cancellation, and what workers see."""
+"""The executor on worker processes: concurrency, cancellation, a loop that goes on."""
 
 from __future__ import annotations
 
 import os
-import re
-import signal
-import stat
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 

@@ -31,6 +31,50 @@ async def executor(anyio_backend: str) -> AsyncGenerator[wren.Executor]:
         yield executor
 
 
+TASKS = 12
+BAD = 7
+
+
+@pytest.fixture(params=[1, TASKS], ids=["alone", "in a chunk"])
+def chunksize(request: pytest.FixtureRequest) -> int:
+    """Whether a bad task has its worker for itself or shares the request."""
+    size: int = request.param
+    return size
+
+
+@pytest.fixture
+def outcome(executor: wren.Executor) -> Callable[..., Awaitable[object]]:
+    """Run a bad task among good ones; check these, and return what became of it.
+
+    As `outcome(bad, chunksize, **options)`; it is number 7 of 12.
+    """
+
+    async def outcome(
+        bad: Callable[[], object], chunksize: int, **options: Any
+    ) -> object:
+        def task(n: int) -> object:
+            if n == BAD:
+                return bad()
+            sys.stdout.write(f"task {n}\n")
+            return n
+
+        with anyio.fail_after(40):
+            results = await executor.map(
+                task,
+                range(TASKS),
+                chunksize=chunksize,
+                return_exceptions=True,
+                **options,
+            )
+            assert await executor.submit(abs, -1) == 1
+
+        bad_one = results.pop(BAD)
+        assert results == [n for n in range(TASKS) if n != BAD]
+        return bad_one
+
+    return outcome
+
+
 # --- requests -------------------------------------------------------------------------
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import io
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, TypeAlias, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeAlias
 
-import anyio
 import pytest
 
 import wren
@@ -22,8 +19,8 @@ import wren
 pytestmark = pytest.mark.anyio
 
 Bad: TypeAlias = Callable[[], object]
+Outcome: TypeAlias = Callable[..., Awaitable[object]]
 TASKS = 12
-BAD = 7
 MEMORY_MB = 600
 
 
@@ -34,39 +31,6 @@ async def executor(anyio_backend: str) -> AsyncGenerator[wren.Executor]:
         concurrency=2, runtime=wren.Runtime(memory=MEMORY_MB)
     ) as executor:
         yield executor
-
-
-@pytest.fixture(params=[1, TASKS], ids=["alone", "in a chunk"])
-def chunksize(request: pytest.FixtureRequest) -> int:
-    """Whether the bad task has its worker for itself or shares the request."""
-    size: int = request.param
-    return size
-
-
-async def outcome(
-    executor: wren.Executor, bad: Bad, chunksize: int, **options: Any
-) -> object:
-    """Run one bad task among good ones; check these, and return what became of it."""
-
-    def task(n: int) -> object:
-        if n == BAD:
-            return bad()
-        sys.stdout.write(f"task {n}\n")
-        return n
-
-    with anyio.fail_after(40):
-        results = await executor.map(
-            task,
-            range(TASKS),
-            chunksize=chunksize,
-            return_exceptions=True,
-            **options,
-        )
-        assert await executor.submit(abs, -1) == 1
-
-    bad_one = results.pop(BAD)
-    assert results == [n for n in range(TASKS) if n != BAD]
-    return bad_one
 
 
 # --- the process ends -----------------------------------------------------------------
@@ -113,12 +77,12 @@ def endings() -> dict[str, tuple[Bad, str, int | None]]:
 
 @pytest.mark.parametrize("ending", endings())
 async def test_a_task_that_ends_its_process_fails_alone(
-    executor: wren.Executor, ending: str, chunksize: int
+    outcome: Outcome, ending: str, chunksize: int
 ) -> None:
     """It takes nobody with it, and its error says how the process ended."""
     bad, text, code = endings()[ending]
 
-    error = await outcome(executor, bad, chunksize)
+    error = await outcome(bad, chunksize)
 
     assert isinstance(error, wren.WorkerLostError)
     assert text in str(error)
@@ -126,7 +90,7 @@ async def test_a_task_that_ends_its_process_fails_alone(
 
 
 async def test_the_last_words_of_a_lost_worker_arrive(
-    executor: wren.Executor, chunksize: int
+    outcome: Outcome, chunksize: int
 ) -> None:
     """An abort explains itself on stderr, below Python, where nothing else sees it."""
 
@@ -134,7 +98,7 @@ async def test_the_last_words_of_a_lost_worker_arrive(
         os.write(2, b"assertion failed: the moon is round\n")
         os.abort()
 
-    error = await outcome(executor, bad, chunksize)
+    error = await outcome(bad, chunksize)
 
     assert isinstance(error, wren.WorkerLostError)
     assert error.output.endswith("assertion failed: the moon is round\n")
@@ -142,7 +106,7 @@ async def test_the_last_words_of_a_lost_worker_arrive(
 
 
 async def test_a_poison_task_is_tried_three_times(
-    executor: wren.Executor, tmp_path_factory: pytest.TempPathFactory, chunksize: int
+    outcome: Outcome, tmp_path_factory: pytest.TempPathFactory, chunksize: int
 ) -> None:
     """Two retries and no more: a task that kills its worker must not do so for ever."""
     log = tmp_path_factory.mktemp("poison") / "log"
@@ -152,7 +116,7 @@ async def test_a_poison_task_is_tried_three_times(
             file.write("x")
         os._exit(1)
 
-    error = await outcome(executor, bad, chunksize)
+    error = await outcome(bad, chunksize)
 
     assert isinstance(error, wren.WorkerLostError)
     assert log.read_text() == "xxx"
@@ -162,18 +126,18 @@ async def test_a_poison_task_is_tried_three_times(
 
 
 async def test_a_task_that_exhausts_memory_gets_a_memory_error(
-    executor: wren.Executor, chunksize: int
+    outcome: Outcome, chunksize: int
 ) -> None:
     """The limit is the task's, not the machine's: no out-of-memory killer is needed."""
 
     def bad() -> int:
         return len(bytearray(2 * MEMORY_MB << 20))
 
-    assert isinstance(await outcome(executor, bad, chunksize), MemoryError)
+    assert isinstance(await outcome(bad, chunksize), MemoryError)
 
 
 async def test_a_task_that_exhausts_memory_bit_by_bit_gets_a_memory_error(
-    executor: wren.Executor, chunksize: int
+    outcome: Outcome, chunksize: int
 ) -> None:
     """Even when nothing is left for the handling of the error."""
 
@@ -182,7 +146,7 @@ async def test_a_task_that_exhausts_memory_bit_by_bit_gets_a_memory_error(
         while True:
             kept.append(bytearray(1 << 20))
 
-    assert isinstance(await outcome(executor, bad, chunksize), MemoryError)
+    assert isinstance(await outcome(bad, chunksize), MemoryError)
 
 
 # --- tasks that never return ----------------------------------------------------------
@@ -235,13 +199,13 @@ def stuck() -> dict[str, Bad]:
 
 @pytest.mark.parametrize("way", stuck())
 async def test_a_task_that_never_returns_times_out_alone(
-    executor: wren.Executor, way: str
+    outcome: Outcome, way: str
 ) -> None:
     """Whether a signal reaches it or only SIGKILL does; its neighbours are unharmed.
 
     All are in one chunk. Where the driver must kill it, the tasks are tried alone.
     """
-    error = await outcome(executor, stuck()[way], TASKS, timeout=0.25)
+    error = await outcome(stuck()[way], TASKS, timeout=0.25)
 
     assert isinstance(error, wren.TaskTimeoutError)
     assert isinstance(error, TimeoutError)
@@ -314,12 +278,12 @@ def raising() -> dict[str, tuple[Bad, type[Exception], str]]:
 
 @pytest.mark.parametrize("kind", raising())
 async def test_what_a_task_raises_arrives(
-    executor: wren.Executor, kind: str, chunksize: int
+    outcome: Outcome, kind: str, chunksize: int
 ) -> None:
     """As itself, or as a description where it would do harm or cannot be rebuilt."""
     bad, expected, text = raising()[kind]
 
-    error = await outcome(executor, bad, chunksize)
+    error = await outcome(bad, chunksize)
 
     assert isinstance(error, expected)
     if text:
@@ -343,7 +307,7 @@ async def test_a_stop_async_iteration_does_not_end_the_readers_loop(
 
 
 async def test_an_exception_that_takes_no_notes_arrives(
-    executor: wren.Executor, chunksize: int
+    outcome: Outcome, chunksize: int
 ) -> None:
     """Some are immutable, such as frozen dataclasses, and a note is an attribute."""
 
@@ -354,7 +318,7 @@ async def test_an_exception_that_takes_no_notes_arrives(
 
         raise FrozenError(5)
 
-    error = await outcome(executor, bad, chunksize)
+    error = await outcome(bad, chunksize)
 
     assert type(error).__name__ == "FrozenError"
     assert isinstance(error, Exception)
@@ -365,14 +329,14 @@ async def test_an_exception_that_takes_no_notes_arrives(
 
 
 async def test_a_result_that_cannot_be_pickled_fails_alone(
-    executor: wren.Executor, chunksize: int
+    outcome: Outcome, chunksize: int
 ) -> None:
     """The error is about the result, and names what is wrong with it."""
 
     def bad() -> object:
         return {"fine": 1, "wrong": threading.Lock()}
 
-    error = await outcome(executor, bad, chunksize)
+    error = await outcome(bad, chunksize)
 
     assert isinstance(error, wren.SerializationError)
     assert "result" in str(error)
@@ -380,7 +344,7 @@ async def test_a_result_that_cannot_be_pickled_fails_alone(
 
 
 async def test_a_result_that_cannot_be_unpickled_here_fails_alone(
-    executor: wren.Executor, chunksize: int
+    outcome: Outcome, chunksize: int
 ) -> None:
     """Its class exists in the worker only."""
 
@@ -390,89 +354,7 @@ async def test_a_result_that_cannot_be_unpickled_here_fails_alone(
         exec("class Foreign: pass", module.__dict__)  # noqa: S102
         return module.Foreign()
 
-    error = await outcome(executor, bad, chunksize)
+    error = await outcome(bad, chunksize)
 
     assert isinstance(error, wren.SerializationError)
     assert "only_there" in str(error)
-
-
-# --- tasks that are careless with their process ---------------------------------------
-
-
-def careless() -> dict[str, Bad]:
-    """Return tasks that return 1 and leave something behind."""
-
-    def closes_stdout() -> int:
-        sys.stdout.close()
-        return 1
-
-    def closes_descriptors_1_and_2() -> int:
-        os.close(1)
-        os.close(2)
-        sys.stdout.write("to nobody\n")
-        return 1
-
-    def detaches_stdout() -> int:
-        cast("io.TextIOWrapper", sys.stdout).detach()
-        return 1
-
-    def replaces_stdout() -> int:
-        sys.stdout = io.StringIO()
-        return 1
-
-    def prints_megabytes() -> int:
-        for _ in range(300):
-            sys.stdout.write("x" * 100_000 + "\n")
-        return 1
-
-    def writes_binary() -> int:
-        os.write(1, bytes(range(256)) * 4096)
-        sys.stdout.buffer.write(b"\xff\x00\xfe")
-        return 1
-
-    def prints_surrogates() -> int:
-        sys.stdout.write("\ud800\n")
-        return 1
-
-    def leaves_a_thread() -> int:
-        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
-        return 1
-
-    def leaves_a_process_of_a_thread() -> int:
-        started = threading.Event()
-
-        def keep() -> None:
-            subprocess.Popen(["sleep", "1000"])  # noqa: S607
-            started.set()
-            time.sleep(1000)
-
-        threading.Thread(target=keep, daemon=True).start()
-        started.wait()
-        return 1
-
-    def ignores_signals() -> int:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        return 1
-
-    tasks = [
-        closes_stdout,
-        closes_descriptors_1_and_2,
-        detaches_stdout,
-        replaces_stdout,
-        prints_megabytes,
-        writes_binary,
-        prints_surrogates,
-        leaves_a_thread,
-        leaves_a_process_of_a_thread,
-        ignores_signals,
-    ]
-    return {task.__name__.replace("_", " "): task for task in tasks}
-
-
-@pytest.mark.parametrize("way", careless())
-async def test_what_a_task_leaves_behind_harms_nobody(
-    executor: wren.Executor, way: str, chunksize: int
-) -> None:
-    """Its own result arrives, and so do those of the tasks that share its worker."""
-    assert await outcome(executor, careless()[way], chunksize) == 1

@@ -162,6 +162,20 @@ def test_output_that_has_ended_is_told_from_output_that_may_come() -> None:
     os.close(readable)
 
 
+def test_output_is_read_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may write as fast as it is read, and others wait for the zygote."""
+    pieces = iter([b"x" * OUTPUT_TAIL] * 1000)
+
+    def endless(descriptor: int, size: int) -> bytes:
+        return next(pieces)
+
+    monkeypatch.setattr(os, "read", endless)
+    child = _Child(1, 0, -1)
+
+    assert child.drain()
+    assert len(child.tail) == OUTPUT_TAIL
+
+
 async def test_a_limit_of_the_machine_costs_one_worker_only(
     zygote: ZygoteProcess, ask: Ask, answer: Answer
 ) -> None:
