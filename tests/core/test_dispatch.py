@@ -15,7 +15,6 @@ from wren.errors import (
     DeploymentError,
     IntegrityError,
     PayloadTooLargeError,
-    RemoteError,
     SerializationError,
     TaskTimeoutError,
     ThrottledError,
@@ -32,24 +31,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("clock")]
 
 Refusal = Callable[..., bytes]
-
-
-class Unpicklable:
-    """Refuses to be pickled."""
-
-    def __reduce__(self) -> str:
-        raise TypeError("cannot travel")
-
-
-class Unrebuildable:
-    """Pickles, and refuses to be rebuilt."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _refuse, ()
-
-
-def _refuse() -> None:
-    raise ValueError("cannot be rebuilt")
 
 
 LOST = WorkerLostError("gone", exit_code=-11)
@@ -322,87 +303,6 @@ async def test_a_request_too_large_for_many_is_tried_with_each_alone(
     assert compute.executed == [-2]
 
 
-async def test_an_argument_that_cannot_be_pickled_spoils_only_its_index(
-    make_compute: type[FakeCompute],
-) -> None:
-    """It is never sent; its neighbours are."""
-    compute = make_compute()
-    items: list[Any] = [1, Unpicklable(), 3, Unpicklable(), 5]
-
-    async with Executor(backend=compute) as executor:
-        job = executor.map(type, items, chunksize=5, return_exceptions=True)
-        results: list[Any] = await job
-
-    assert [type(results[n]) for n in (1, 3)] == [SerializationError] * 2
-    assert [results[n] for n in (0, 2, 4)] == [int] * 3
-    assert compute.counts == {1: 1, 3: 1, 5: 1}
-    assert (job.stats.finished, job.stats.failed) == (3, 2)
-
-
-async def test_what_cannot_be_rebuilt_spoils_only_its_index(
-    make_compute: type[FakeCompute],
-) -> None:
-    """On the worker an argument, here a result; the driver unpickles all others."""
-    compute = make_compute()
-    items: list[Any] = [1, Unrebuildable(), 3]
-
-    async with Executor(backend=compute) as executor:
-        arguments = await executor.map(type, items, chunksize=3, return_exceptions=True)
-        results: list[Any] = await executor.map(
-            lambda n: n if n != 2 else Unrebuildable(),
-            [1, 2, 3],
-            chunksize=3,
-            return_exceptions=True,
-        )
-        unpicklable = await executor.map(
-            lambda n: n if n != 2 else Unpicklable(),
-            [1, 2, 3],
-            chunksize=3,
-            return_exceptions=True,
-        )
-
-    for outcome in (arguments, results, unpicklable):
-        assert type(outcome[1]) is SerializationError
-    assert arguments[::2] == [int, int]
-    assert results[::2] == unpicklable[::2] == [1, 3]
-
-
-async def test_a_function_that_cannot_be_pickled_is_refused_at_the_call(
-    make_compute: type[FakeCompute],
-) -> None:
-    """Before anything is sent, and so is a single task's argument."""
-    compute = make_compute()
-    secret = Unpicklable()
-
-    async with Executor(backend=compute) as executor:
-        with pytest.raises(SerializationError):
-            executor.map(lambda n: (n, secret), range(3))
-        with pytest.raises(SerializationError):
-            executor.submit(type, Unpicklable())
-        with pytest.raises(TypeError, match="cannot be called"):
-            executor.submit(7)  # type: ignore[call-overload]
-
-    assert compute.invocations == 0
-
-
-@pytest.mark.parametrize(
-    "kind", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration]
-)
-async def test_what_could_end_the_driver_arrives_as_a_remote_error(
-    make_compute: type[FakeCompute], kind: type[BaseException]
-) -> None:
-    """A task can neither end nor cancel the driver by what it raises."""
-
-    def leave(_: int) -> None:
-        raise kind("bye")
-
-    async with Executor(backend=make_compute()) as executor:
-        with pytest.raises(RemoteError, match="bye") as caught:
-            await executor.submit(leave, 1)
-
-    assert caught.value.type_name == kind.__name__
-
-
 async def test_a_storage_fault_of_the_worker_counts_as_an_attempt(
     make_compute: type[FakeCompute], refusal: Refusal
 ) -> None:
@@ -459,3 +359,79 @@ async def test_waiting_between_attempts_is_bounded(
 
     assert len(clock.slept) == 2
     assert all(0 <= pause <= 0.2 for pause in clock.slept)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "chunksize", "retries", "expected"),
+    [
+        (None, 4, 2, 900 + 60),
+        (5, 1, 2, 5 + 60),
+        (5, 4, 0, 4 * 5 + 60),
+        (5, 4, 2, 5 + 60),  # they may run again
+        (1000, 4, 0, 900 + 60),
+    ],
+)
+async def test_every_invocation_has_a_deadline(
+    make_compute: type[FakeCompute],
+    timeout: float | None,  # noqa: ASYNC109  # an option of the job
+    chunksize: int,
+    retries: int,
+    expected: float,
+) -> None:
+    """A task that never starts ends, too: the start, the tasks, and a little grace."""
+    limits = Limits(concurrency=1, lossless=True, seconds=900, start_seconds=60)
+    compute = make_compute(limits=limits)
+
+    async with Executor(backend=compute) as executor:
+        await executor.map(
+            abs, range(4), timeout=timeout, chunksize=chunksize, retries=retries
+        )
+
+    assert compute.timeouts[0] == pytest.approx(expected, abs=1)
+
+
+async def test_a_chunk_out_of_time_blames_no_task_for_it(
+    make_compute: type[FakeCompute],
+) -> None:
+    """Without retries nobody can know which one it was."""
+    compute = make_compute([TIMEOUT])
+
+    async with Executor(backend=compute, retries=0) as executor:
+        results: list[Any] = await executor.map(
+            abs, range(3), chunksize=3, timeout=5, return_exceptions=True
+        )
+
+    assert [type(result) for result in results] == [WorkerLostError] * 3
+    assert "shared" in str(results[0])
+
+
+async def test_jobs_are_isolated(make_compute: type[FakeCompute]) -> None:
+    """The failure, the end or the faults of one are nothing to another."""
+    compute = make_compute(poison=lambda n: n == -1, seed=5)
+
+    async with Executor(backend=compute) as executor:
+        lost = executor.map(abs, [-1] * 20, chunksize=2)
+        failing = executor.map(lambda n: 1 // n, range(20), chunksize=2)
+        fine = executor.map(abs, range(200), chunksize=2)
+        with pytest.raises(ZeroDivisionError):
+            await failing
+        with pytest.raises(WorkerLostError):
+            await lost
+        assert await fine == list(range(200))
+
+
+async def test_jobs_inside_jobs_share_the_limit_without_deadlock(
+    make_compute: type[FakeCompute],
+) -> None:
+    """Reading one while waiting for others, with one invocation at a time."""
+    compute = make_compute(limits=Limits(concurrency=1, lossless=True))
+
+    with anyio.fail_after(10):
+        async with Executor(backend=compute) as executor:
+            outer = executor.map(abs, iter(range(10)), buffer=1)
+            total = 0
+            async for n in outer:
+                inner = await executor.map(abs, iter(range(n)), buffer=1)
+                total += sum(inner) + await executor.submit(abs, -1)
+
+    assert total == sum(sum(range(n)) + 1 for n in range(10))

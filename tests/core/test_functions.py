@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from wren import Executor
+from wren.bundle import Bundle
 from wren.errors import DeploymentError, SerializationError
 from wren.functions import FunctionPacker, PackedFunction
 from wren.protocols import Limits
@@ -170,6 +171,27 @@ async def test_a_module_that_is_missing_is_named_with_the_way_to_bring_it(
             await job
 
     assert compute.executed == []
+
+
+async def test_two_requests_may_miss_the_same_module(
+    make_compute: type[FakeCompute],
+    refusal: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first brings it, the second goes again; only then is it no help."""
+    missed = refusal("module", "mine")
+    compute = make_compute([missed] * 4)
+    bundle = Bundle("0" * 64, b"", ("mine",))
+    monkeypatch.setattr("wren.modules.find", {"mine": bundle}.get)
+
+    async with Executor(backend=compute) as executor:
+        with compute.held():
+            job = executor.map(abs, range(8), chunksize=1)
+            await compute.blocked(4)
+        assert await job == list(range(8))
+        compute.script.append(missed)
+        with pytest.raises(DeploymentError, match="mine"):
+            await executor.map(abs, [1])
 
 
 def test_what_was_packed_is_recognised() -> None:

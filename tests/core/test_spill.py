@@ -142,6 +142,31 @@ async def test_a_long_job_takes_no_more_room_than_is_under_way(
     assert await store.keys() == []
 
 
+async def test_arrays_that_were_used_make_room_for_others(
+    make_compute: type[FakeCompute],
+    store: CountingStorage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A job over any number of large arrays keeps a few of them stored."""
+    monkeypatch.setattr("wren.shared._AT_ONCE_FROM", 1 << 20)
+    monkeypatch.setattr("wren.spill.BLOBS_KEPT", 3 << 20)
+    limits = Limits(concurrency=2, lossless=True)
+    compute = make_compute(limits=limits, threads=True)
+    arrays = [np.full(1 << 17, n) for n in range(12)]
+    most = 0
+    results: list[int] = []
+
+    async with Executor(backend=compute, storage=store) as executor:
+        async for result in executor.map(lambda a: int(a[0]), arrays, chunksize=1):
+            most = max(most, len(await store.keys()))
+            results.append(result)
+
+    assert results == list(range(12))
+    assert 1 <= most <= 3 + 2
+    assert store.count("put") == 12
+    assert await store.keys() == []
+
+
 async def test_an_executor_that_is_closed_in_the_middle_leaves_nothing(
     make_compute: type[FakeCompute], any_store: Storage
 ) -> None:
