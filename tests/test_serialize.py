@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from wren.envelope import Buffer
 from wren.errors import IntegrityError
 from wren.serialize import (
+    ANYTHING,
     IN_BAND_BUDGET,
     OUT_OF_BAND,
     Many,
@@ -97,7 +98,7 @@ def contents(pickled: Pickled) -> tuple[bytes, list[bytearray]]:
     return join(pickled.parts), [bytearray(each) for each in pickled.buffers]
 
 
-def travel(many: Many) -> tuple[list[Any], dict[int, Exception]]:
+def travel(many: Many) -> tuple[list[Any], dict[int, BaseException]]:
     """Load what `dump_many` made, from other memory."""
     return load_many([bytearray(join(parts)) for parts in many.frames], many.each)
 
@@ -323,7 +324,8 @@ def test_a_value_that_cannot_be_pickled_spoils_only_itself(
     array = np.arange(OUT_OF_BAND)
     broken = [array * 2, Unpicklable(raised)]
 
-    many = dump_many([array, broken, [1], threading.Lock(), array + 1], dump_one)
+    values = [array, broken, [1], threading.Lock(), array + 1]
+    many = dump_many(values, dump_one, caught=ANYTHING)
 
     assert many.failures.keys() == {1, 3}
     assert many.failures[1] is raised
@@ -412,3 +414,10 @@ def test_arrange_puts_each_buffer_in_its_place() -> None:
     kept = {"a": b"A", "b": b"B"}
     arranged = arrange(["a", None, None, "b", "a"], [b"1", b"2"], kept.__getitem__)
     assert arranged == [b"A", b"1", b"2", b"B", b"A"]
+
+
+@both_dumps
+def test_ctrl_c_while_the_driver_pickles_is_the_drivers(dump_one: Dump) -> None:
+    """It is no failure of the value that happened to be next."""
+    with pytest.raises(KeyboardInterrupt):
+        dump_many([[1], Unpicklable(KeyboardInterrupt())], dump_one)

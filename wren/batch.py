@@ -23,6 +23,7 @@ class Batch:
         unsent: Failures of sending that did not count as an attempt.
         carry: The request must carry the function.
         scope: Cancels the invocation under way.
+        pending: Its tasks have no outcome yet, and no other batch has taken them over.
         queued: When the arguments were taken, in seconds since the epoch.
         request: Name of the request; all its attempts share it.
         blobs: Names of stored buffers that the request under way refers to.
@@ -34,6 +35,7 @@ class Batch:
         "carry",
         "items",
         "many",
+        "pending",
         "queued",
         "request",
         "scope",
@@ -55,6 +57,7 @@ class Batch:
         self.unsent = 0
         self.carry = False
         self.scope: anyio.CancelScope | None = None
+        self.pending = True
         self.queued = time.time()
         self.request = ""
         self.blobs: tuple[str, ...] = ()
@@ -73,9 +76,21 @@ class Batch:
     def split(self, attempt: int) -> list[Batch]:
         """Return each task as a batch of its own."""
         return [
-            Batch(index, [item], attempt)
-            for index, item in enumerate(self.items, self.start)
+            self.part(position, position + 1, attempt)
+            for position in range(len(self.items))
         ]
+
+    def part(self, begin: int, end: int, attempt: int) -> Batch:
+        """Return some of the tasks as a batch of their own.
+
+        Args:
+            begin: Position of the first.
+            end: One past the last.
+            attempt: The number of their next attempt.
+        """
+        part = Batch(self.start + begin, self.items[begin:end], attempt)
+        part.queued = self.queued
+        return part
 
     def without(self, positions: Sequence[int]) -> list[Batch]:
         """Return the tasks but for some, as batches of consecutive ones."""
@@ -83,7 +98,6 @@ class Batch:
         begin = 0
         for position in (*sorted(positions), len(self.items)):
             if position > begin:
-                items = self.items[begin:position]
-                pieces.append(Batch(self.start + begin, items, self.attempt))
+                pieces.append(self.part(begin, position, self.attempt))
             begin = position + 1
         return pieces

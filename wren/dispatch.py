@@ -213,15 +213,17 @@ class Dispatcher:
             run.cancel()
             raise
         finally:
-            if batch.blobs:
-                with anyio.CancelScope(shield=True):
-                    await run.spill.release(batch.blobs)
+            try:
+                if batch.blobs:
+                    with anyio.CancelScope(shield=True):
+                        await run.spill.release(batch.blobs)
+            finally:
                 batch.blobs = ()
-            self._in_flight -= 1
-            run.in_flight.discard(batch)
-            if run.ended:
-                self._clean(run)
-            self._check_stopped()
+                self._in_flight -= 1
+                run.in_flight.discard(batch)
+                if run.ended:
+                    self._clean(run)
+                self._check_stopped()
 
     async def help(self, run: Run) -> None:
         """Serve a job that has just been started, without the way through a runner."""
@@ -258,7 +260,7 @@ class Dispatcher:
         except UnpicklableItemsError as exc:
             for position, error in exc.errors.items():
                 run.settle_one(batch.start + position, error)
-            run.retry(batch.without(list(exc.errors)))
+            run.retry(batch, batch.without(list(exc.errors)))
         except (ConfigurationError, DeploymentError, VersionMismatchError) as exc:
             run.fail(exc)
         except _JobError as exc:
@@ -267,7 +269,7 @@ class Dispatcher:
             await self._again(run, batch, exc)
         except PayloadTooLargeError as exc:
             if len(batch.items) > 1:
-                run.retry(batch.split(batch.attempt))
+                run.retry(batch, batch.split(batch.attempt))
             else:
                 run.settle_error(batch, exc)
         except WrenError as exc:
@@ -422,7 +424,8 @@ class Dispatcher:
         if not self._limits.lossless:
             await anyio.sleep(_jitter(batch.attempt))
         # A late response of a task that was stopped would only say so again.
-        run.retry(batch.split(batch.attempt + 1) if timed_out else batch.again())
+        again = batch.split(batch.attempt + 1) if timed_out else batch.again()
+        run.retry(batch, again)
 
     def _seconds(self, run: Run, batch: Batch) -> float:
         """Return how long an invocation may take, on the driver's clock."""
@@ -432,11 +435,11 @@ class Dispatcher:
             return limits.seconds + limits.start_seconds + _GRACE
         count = len(batch.items)
         total = timeout * count
-        if run.options.retries:
-            # A task may hang where no signal reaches it. That is to be noticed soon,
-            # also in a chunk: if its neighbours were only slow, they are run again
-            # alone.
-            total = min(total, timeout + 4 * run.sizer.expected(count))
+        if run.options.retries and run.options.chunksize is None:
+            # A task may hang where no signal reaches it. That is to be noticed before
+            # all of a large chunk's time has passed: a chunk that was chosen is short,
+            # and if its tasks were much slower than before, they are run again alone.
+            total = min(total, 2 * timeout + 4 * run.sizer.expected(count))
         return min(total, limits.seconds) + limits.start_seconds + _GRACE
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from wren.envelope import Buffer
 from wren.errors import RemoteError
-from wren.serialize import load
+from wren.serialize import TASKS_OWN, load
 
 _SIGNS: Final = (StopIteration, StopAsyncIteration)
 
@@ -70,7 +70,7 @@ def load_failure(
     if pickled is not None:
         try:
             error = load(pickled)
-        except Exception:  # noqa: BLE001  # its class may be missing or refuse
+        except TASKS_OWN:  # its class may be missing or refuse
             error = None
     if not isinstance(error, Exception):
         error = RemoteError(*description)

@@ -126,12 +126,11 @@ class FunctionPacker:
         found += [modules.find(name) for name in self._missed.get(value, ())]
         bundles = {bundle.id: bundle for bundle in found if bundle is not None}
         packed = PackedFunction(pickled, [*bundles.values()], Pace())
-        if packed.blobs:
-            return packed
+        if pickled.buffers or len(value) >= _SMALL:
+            return packed  # what it holds is not to be kept alive
         packed = self._by_identity.setdefault(packed.identity, packed)
         now = time.monotonic()
-        if not pickled.buffers and len(value) < _SMALL:
-            self._by_value[value] = now, packed
+        self._by_value[value] = now, packed
         if _travels_by_name(fn):
             self._by_name[fn] = now, packed
         _forget_oldest(self._by_name)

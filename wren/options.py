@@ -45,6 +45,8 @@ class Options:
             raise ConfigurationError(
                 f"timeout={self.timeout!r}: seconds, more than 0, or None for no limit"
             )
+        if self.timeout is not None:  # a float, whatever kind of number it was
+            object.__setattr__(self, "timeout", float(self.timeout))
         if not _is_count(self.retries, 0):
             raise ConfigurationError(f"retries={self.retries!r}: 0 or more")
         if self.commit_after != 0 and not _more_than(self.commit_after, 0):

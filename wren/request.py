@@ -105,12 +105,11 @@ class RequestWriter:
             header["timeout"] = run.options.timeout
         if many.each is not None:
             header["each"] = many.each
-            values = await self._share(run, values, header, blobs)
+            values = await self._share(run, batch, values, header, blobs)
         if carry:
-            await self._carry(run, function, header, frames, blobs)
+            await self._carry(run, batch, function, header, frames, blobs)
         if blobs:
             header["blobs"] = blobs
-            batch.blobs += tuple(blobs)  # a request that is sent again refers again
         await self._reply(run, batch, header, seconds)
         room = self._limits.request_bytes - _HEADER_ROOM - sum(map(size, frames))
         if room < math.inf and sum(map(size, values)) > room:
@@ -147,13 +146,14 @@ class RequestWriter:
     async def _carry(
         self,
         run: Run,
+        batch: Batch,
         function: PackedFunction,
         header: dict[str, Any],
         frames: list[Parts],
         blobs: dict[str, Any],
     ) -> None:
         for name, data in function.blobs.items():
-            blobs[name] = await run.spill.offer(name, data)
+            blobs[name] = await _offer(run, batch, name, data)
         length = function.size()
         if length <= min(_FUNCTION_INLINE, self._limits.request_bytes / 4):
             header["function_inline"] = True
@@ -165,6 +165,7 @@ class RequestWriter:
     async def _share(
         self,
         run: Run,
+        batch: Batch,
         frames: list[Parts],
         header: dict[str, Any],
         blobs: dict[str, Any],
@@ -190,7 +191,7 @@ class RequestWriter:
             if name is None:
                 inline.append(parts)
             elif name not in blobs:
-                blobs[name] = await run.spill.offer(name, memoryview(parts[0]))
+                blobs[name] = await _offer(run, batch, name, memoryview(parts[0]))
         if blobs:
             header["layout"] = layout
         return [*frames[:2], *inline]
@@ -208,6 +209,12 @@ class RequestWriter:
         header["reply"] = await run.spill.reply(
             run.name_request(batch), limit, after, seconds
         )
+
+
+async def _offer(run: Run, batch: Batch, name: str, data: memoryview) -> dict[str, Any]:
+    offer = await run.spill.offer(name, data)
+    batch.blobs += (name,)  # a request that is written again refers again
+    return offer
 
 
 async def _pickle(batch: Batch) -> Many:

@@ -57,8 +57,9 @@ async def read_outcomes(
         values, broken = load_many(data, header.get("each"))
     if len(values) + len(described) != len(batch.items):
         raise WorkerLostError("the answer is one to other tasks")
+    run.tally.answered(batch, len(batch.items), header, sizes)
     if not described and not broken:
-        run.settle(batch, values, header, sizes)
+        run.settle(batch, values)
         return
     outcomes = _merge(values, broken, [failure[0] for failure in described])
     rest = iter(buffers[len(buffers) - pickles :])
@@ -74,11 +75,11 @@ async def read_outcomes(
         if isinstance(error, run.options.retry_on) and (
             batch.attempt <= run.options.retries
         ):
-            again.append(Batch(index, [batch.items[position]], batch.attempt + 1))
+            again.append(batch.part(position, position + 1, batch.attempt + 1))
     if again:
-        _settle_others(run, batch, outcomes, header, sizes, again)
+        _settle_others(run, batch, outcomes, again)
     else:
-        run.settle(batch, outcomes, header, sizes, first_failure(outcomes))
+        run.settle(batch, outcomes, first_failure(outcomes))
 
 
 def first_failure(outcomes: Sequence[Any]) -> Exception | None:
@@ -90,7 +91,7 @@ def first_failure(outcomes: Sequence[Any]) -> Exception | None:
 
 
 def _merge(
-    values: Sequence[Any], broken: dict[int, Exception], failed: Sequence[int]
+    values: Sequence[Any], broken: dict[int, BaseException], failed: Sequence[int]
 ) -> list[Any]:
     """Put values and those that could not be unpickled between the failed tasks."""
     outcomes: list[Any] = []
@@ -111,20 +112,15 @@ def _merge(
 
 
 def _settle_others(
-    run: Run,
-    batch: Batch,
-    outcomes: list[Any],
-    header: dict[str, Any],
-    sizes: tuple[int, int],
-    again: list[Batch],
+    run: Run, batch: Batch, outcomes: list[Any], again: list[Batch]
 ) -> None:
     """Settle all tasks but those that are tried again."""
     positions = [piece.start - batch.start for piece in again]
     for piece in batch.without(positions):
         begin = piece.start - batch.start
         part = outcomes[begin : begin + len(piece.items)]
-        run.settle(piece, part, header, sizes, first_failure(part))
-    run.retry(again)
+        run.settle(piece, part, first_failure(part))
+    run.retry(batch, again)
 
 
 def _note(

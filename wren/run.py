@@ -19,7 +19,7 @@ from wren.ledger import PENDING, Failed, Ledger
 from wren.options import Options
 from wren.serialize import Many, Pickled
 from wren.shared import CommonBuffers
-from wren.source import AsyncSource, Source
+from wren.source import AsyncSource, Source, cancelled_input
 from wren.spill import Spill
 from wren.stats import JobStats, TaskStats
 from wren.tally import Tally
@@ -131,7 +131,11 @@ class Run:
             self.sizer = self._new_sizer(function.pace)
 
     def _new_sizer(self, pace: Pace) -> ChunkSizer:
-        return ChunkSizer(self.options.chunksize, self._workers, pace)
+        size = self.options.chunksize
+        if size is None and self.options.retries == 0:
+            # A lost chunk could not be tried again, and its other tasks did nothing.
+            size = 1
+        return ChunkSizer(size, self._workers, pace)
 
     # --- tasks to send ----------------------------------------------------------------
 
@@ -174,6 +178,14 @@ class Run:
                 items = self._source.take(min(size, most))
             except Exception as exc:  # noqa: BLE001  # the input's own
                 self.fail(exc)
+                return None
+            except BaseException as exc:
+                self.fail(cancelled_input(exc))
+                # There is no await in between that could have been cancelled.
+                if isinstance(exc, anyio.get_cancelled_exc_class()):
+                    return None
+                raise
+            if self.ended:  # the input itself has cancelled the job
                 return None
             batch = self._reserve(items) if items else None
             if self._source.exhausted:
@@ -250,22 +262,16 @@ class Run:
     # --- outcomes -------------------------------------------------------------------
 
     def settle(
-        self,
-        batch: Batch,
-        outcomes: list[Any],
-        header: dict[str, Any],
-        sizes: tuple[int, int],
-        failure: Exception | None = None,
+        self, batch: Batch, outcomes: list[Any], failure: Exception | None = None
     ) -> None:
         """Record what a worker answered.
 
         Args:
             batch: The tasks.
             outcomes: A value or a `Failed` for each.
-            header: The response's header.
-            sizes: Bytes of request and response.
             failure: The first failure among the outcomes.
         """
+        batch.pending = False
         if self.ledger.end is not None:  # the answer crossed the job's end
             return
         stats = self.tally.stats
@@ -273,7 +279,6 @@ class Run:
         failed = 0 if failure is None else _failures(outcomes)
         stats.finished += count - failed
         stats.failed += failed
-        self.tally.answered(batch, count, header, sizes)
         for late in self.ledger.settle(batch.start, outcomes, failure):
             if type(late) is Failed:
                 stats.failed -= 1
@@ -289,21 +294,28 @@ class Run:
 
     def settle_error(self, batch: Batch, error: Exception) -> None:
         """Let all tasks of a batch end with an exception."""
+        batch.pending = False
         if self.ledger.end is None:
             count = len(batch.items)
             late = self.ledger.settle(batch.start, [Failed(error)] * count, error)
             self.tally.stats.failed += count - len(late)
             self.finish_if_done()
 
-    def retry(self, batches: Sequence[Batch]) -> None:
-        """Put tasks in front of those not yet sent."""
+    def retry(self, batch: Batch, parts: Sequence[Batch]) -> None:
+        """Put tasks in front of those not yet sent.
+
+        Args:
+            batch: What they were sent in. The rest of it has its outcome.
+            parts: The tasks.
+        """
         if self.ended:
             return
-        for batch in reversed(batches):
-            if self._is_wanted(batch):
-                if batch.attempt > 1:
-                    self.tally.stats.retried += len(batch.items)
-                self.retries.appendleft(batch)
+        batch.pending = False
+        for part in reversed(parts):
+            if self._is_wanted(part):
+                if part.attempt > 1:
+                    self.tally.stats.retried += len(part.items)
+                self.retries.appendleft(part)
         self._dispatcher.wake(self)
 
     def give_back(self, batch: Batch) -> None:
@@ -383,10 +395,12 @@ class Run:
         for batch in self.in_flight:
             if batch.scope is not None:
                 batch.scope.cancel()
-            self._settle_ended(batch, error)
+            if batch.pending:
+                self._settle_ended(batch, error)
         self.finish_if_done()
 
     def _settle_ended(self, batch: Batch, error: Exception) -> None:
+        batch.pending = False
         count = len(batch.items)
         count -= len(self.ledger.settle(batch.start, [Failed(error)] * count))
         if isinstance(error, TaskCancelledError):

@@ -16,7 +16,7 @@ import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from wren.envelope import FUNCTION, Buffer, Parts, decode, encode, size
 
@@ -203,6 +203,15 @@ _NUMBERS: Final = frozenset({int, float, bool, complex, type(None)})
 _ATOMIC: Final = _NUMBERS | {str, bytes}
 
 
+Caught: TypeAlias = tuple[type[BaseException], ...]
+
+TASKS_OWN: Final[Caught] = (Exception, SystemExit)
+"""What a value's own code may raise in the driver, where Ctrl-C is the user's."""
+
+ANYTHING: Final[Caught] = (BaseException,)
+"""What a value's own code may raise in a worker."""
+
+
 class Many:
     """Several values, pickled for one envelope.
 
@@ -225,6 +234,7 @@ def dump_many(
     dump_one: Callable[[object], Pickled],
     *,
     deadline: float = math.inf,
+    caught: Caught = TASKS_OWN,
 ) -> Many:
     """Pickle several values, together where that is safe.
 
@@ -232,6 +242,7 @@ def dump_many(
         values: The values.
         dump_one: `dump` or `dump_result`.
         deadline: On the clock `time.perf_counter`.
+        caught: What is a value's failure; anything else is raised.
 
     Raises:
         OverBudgetError: The deadline passed, or ``dump_one`` raised it.
@@ -255,7 +266,7 @@ def dump_many(
             pickled = dump_one(value)
         except OverBudgetError:
             raise
-        except BaseException as exc:  # noqa: BLE001  # the value's own pickling code
+        except caught as exc:  # the value's own pickling code
             many.failures[position] = exc
             continue
         pickles.extend(pickled.parts)
@@ -271,7 +282,8 @@ def load_many(
     buffers: Sequence[Buffer],
     each: list[int] | None,
     load_one: Callable[[Buffer, Iterable[Buffer]], Any] = load,
-) -> tuple[list[Any], dict[int, Exception]]:
+    caught: Caught = TASKS_OWN,
+) -> tuple[list[Any], dict[int, BaseException]]:
     """Unpickle what `dump_many` pickled.
 
     Returns:
@@ -283,7 +295,7 @@ def load_many(
     pickles = memoryview(buffers[0])
     lengths = memoryview(buffers[1]).cast("Q")
     values: list[Any] = []
-    failures: dict[int, Exception] = {}
+    failures: dict[int, BaseException] = {}
     start = 0
     taken = 2
     for position, length in enumerate(lengths):
@@ -291,7 +303,7 @@ def load_many(
         outside = buffers[taken : taken + count]
         try:
             values.append(load_one(pickles[start : start + length], outside))
-        except Exception as exc:  # noqa: BLE001  # the classes' own code
+        except caught as exc:  # the classes' own code
             failures[position] = exc
             values.append(None)
         start += length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -24,6 +25,8 @@ _PULL_SECONDS: Final = 0.001
 """How long a lazy input is pulled before the event loop gets its turn."""
 
 _CLOSE_SECONDS: Final = 1.0
+
+_CLOSE_FAILED: Final = "an input of a job failed while it was closed"
 
 _log: Final = logging.getLogger("wren")
 
@@ -153,8 +156,9 @@ class AsyncSource(Source):
         Args:
             ready: Called when there is something new to take.
         """
-        iterators = [_aiter(values) for values in self._inputs]
+        iterators: list[AsyncIterator[Any]] = []
         try:
+            iterators.extend(map(_aiter, self._inputs))
             while not self.exhausted:
                 while len(self._items) >= self._wanted:
                     self._room = anyio.Event()
@@ -166,10 +170,11 @@ class AsyncSource(Source):
             pass
         except Exception as exc:  # noqa: BLE001  # the input's own; the job raises it
             self._error = exc
-        except BaseException:
+        except BaseException as exc:
             if not self.exhausted:  # not because the job has ended
-                self._error = TaskCancelledError("the job's input was cancelled")
-            raise
+                self._error = cancelled_input(exc)
+            if _is_cancelled() or not isinstance(exc, anyio.get_cancelled_exc_class()):
+                raise
         finally:
             self._ended = True
             if not self._items and self._error is None:
@@ -187,7 +192,27 @@ async def _close(iterator: AsyncIterator[Any]) -> None:
         try:
             await aclose()
         except Exception:  # noqa: BLE001  # whatever the input raises
-            _log.exception("an input of a job failed while it was closed")
+            _log.exception(_CLOSE_FAILED)
+        except anyio.get_cancelled_exc_class():
+            if _is_cancelled():  # it takes too long
+                raise
+            _log.exception(_CLOSE_FAILED)
+
+
+def _is_cancelled() -> bool:
+    """Whether a cancellation is meant for this code.
+
+    On asyncio an input raises the same when it awaits what somebody else has cancelled,
+    and that is its own failure.
+    """
+    return anyio.current_effective_deadline() == -math.inf
+
+
+def cancelled_input(cause: BaseException) -> TaskCancelledError:
+    """Return how a job ends whose input was cancelled, or interrupted."""
+    error = TaskCancelledError("the job's input was cancelled")
+    error.__cause__ = cause
+    return error
 
 
 def _aiter(values: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:

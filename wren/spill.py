@@ -92,9 +92,10 @@ class Spill:
         """
         key = f"{self.prefix}blob/{name}"
         async with self._lock:
+            offer = await self._offer(key, [data], verify=None)
             length, users = self._blobs.pop(name, (len(data), 0))
             self._blobs[name] = length, users + 1
-            return await self._offer(key, [data], verify=None)
+            return offer
 
     async def release(self, names: Iterable[str]) -> None:
         """Say that a request that referred to these buffers has been answered.
@@ -149,6 +150,7 @@ class Spill:
             data = parts[0] if len(parts) == 1 else b"".join(parts)
             await storage.put(key, data)
             self._stored.add(key)
+            self._offers[key] = 0.0, {"sha256": verify}  # a grant is still missing
         else:
             verify = offer["sha256"]
         grant = await storage.grant(key, "GET", expires_in=_LONGEST_GRANT)

@@ -39,6 +39,7 @@ from wren.errors import (
 )
 from wren.failures import dump_failure
 from wren.serialize import (
+    ANYTHING,
     arrange,
     dump_many,
     dump_result,
@@ -230,7 +231,7 @@ def _arguments(
     layout = asked.get("layout")
     if layout is not None:
         parts = [*buffers[:2], *arrange(layout, buffers[2:], blobs.get)]
-    values, failures = load_many(parts, asked.get("each"))
+    values, failures = load_many(parts, asked.get("each"), caught=ANYTHING)
     if type(values) is not list:  # pyright: ignore[reportUnnecessaryComparison]
         raise IntegrityError("the request's arguments are not a list")
     for position, exc in failures.items():
@@ -245,7 +246,7 @@ def _arguments(
 def _pack(outcome: Outcome, header: dict[str, Any]) -> list[Parts]:
     """Pickle a request's outcomes and describe them in ``header``."""
     failures = outcome.failures
-    many = dump_many(outcome.values, dump_result)
+    many = dump_many(outcome.values, dump_result, caught=ANYTHING)
     if many.failures:
         total = len(outcome.values) + len(failures)
         returned = [position for position in range(total) if position not in failures]
