@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from wren.backends.local.session import Session
-from wren.clean import JOBS, StaleJob, remove_job, stale_jobs, stale_sessions
+from wren.clean import StaleJob, remove_job, stale_jobs, stale_sessions
 from wren.protocols import Buffer, Grant, ObjectInfo, Storage, StorageCapabilities
+from wren.spill import JOBS
 
 NOW = datetime(2030, 1, 31, tzinfo=UTC)
 

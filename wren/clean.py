@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from wren.protocols import Storage
-
-JOBS: Final = "wren/jobs/"
-"""Every job's objects are below this prefix and its identity."""
+from wren.spill import JOBS
 
 _BATCH: Final = 1000
 

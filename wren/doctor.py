@@ -16,7 +16,6 @@ from anyio import to_thread
 
 import wren
 from wren import grants, registry
-from wren.clean import JOBS
 from wren.config import Settings, load, mask_url
 from wren.errors import (
     ComputeError,
@@ -31,6 +30,7 @@ from wren.errors import (
     WrenError,
 )
 from wren.protocols import Compute, Storage
+from wren.spill import JOBS
 from wren.worker import versions
 
 _SECONDS: Final = 120.0

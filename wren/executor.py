@@ -143,7 +143,9 @@ class Executor:
             timeout: Seconds that one task may take (``WREN_TIMEOUT``); a task that
                 takes longer is stopped and ends with `TaskTimeoutError`.
             retries: Further attempts for a task whose worker was lost
-                (``WREN_RETRIES``). A task's own exception is not retried.
+                (``WREN_RETRIES``). A task's own exception is not retried. With 0, a
+                task that may have run never runs again; tasks then go one by one,
+                unless ``chunksize`` is given, and those of a lost chunk are all lost.
             chunksize: Tasks in one request (``WREN_CHUNKSIZE``); None adapts it.
 
         Raises:
@@ -262,10 +264,11 @@ class Executor:
         Args:
             fn: The function.
             iterables: Its arguments: sized, lazy or asynchronous iterables; several are
-                zipped and end with the shortest, like those of the built-in `map`. An
-                input with a length is sent as fast as workers take it. Another is read
-                only ``buffer`` tasks ahead of what you have read of the results, so
-                that it may be endless; awaiting the job lifts that bound.
+                zipped and end with the shortest, like those of the built-in `map`. They
+                must not change before their task has its outcome. An input with a
+                length is sent as fast as workers take it. Another is read only
+                ``buffer`` tasks ahead of what you have read of the results, so that it
+                may be endless; awaiting the job lifts that bound.
             overrides: ``timeout``, ``retries``, ``chunksize``, ``concurrency``: as of
                 the executor, for this job. ``return_exceptions``: put failures into
                 their places among the results. ``retry_on``: exceptions of the task
@@ -278,7 +281,9 @@ class Executor:
             The job; see there how to get at the results.
 
         Raises:
-            SerializationError: The function cannot be pickled; names the attribute.
+            SerializationError: The function cannot be pickled; names the attribute. An
+                argument that cannot be is its task's failure; so is, of all tasks, a
+                function that takes longer to pickle than the event loop may wait.
             ConfigurationError: A bad option, or the executor is not open.
             TypeError: An argument cannot be iterated over.
         """
@@ -330,11 +335,14 @@ class Executor:
     ) -> Future[Any]:
         """Call a function once, and start at once.
 
-        Every argument is the function's; options go through `options`.
+        Every argument is the function's; options go through `options`. Arguments must
+        not change before there is an outcome: large arrays are sent from where they
+        lie, and a new attempt pickles again.
 
         Raises:
             SerializationError: The function or an argument cannot be pickled; names the
-                attribute. Nothing was sent.
+                attribute. Nothing was sent. What takes longer to pickle than the event
+                loop may wait is pickled later, and fails at the ``await``.
             ConfigurationError: The executor is not open.
         """
         return self._core.engine().submit(fn, args, kwargs, self._options)

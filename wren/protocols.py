@@ -73,7 +73,7 @@ class Storage(Protocol):
     The interface follows object stores, not file systems: no directories, no append,
     no rename. A method not listed here is not portable across the three clouds.
 
-    Guarantees, each checked by `wren.conformance.storage`:
+    Guarantees, each checked in ``tests/storage/test_contract.py``:
 
     * A put is atomic. Readers see the whole old object or the whole new one, also when
       the writer dies in the middle.
@@ -241,7 +241,7 @@ class WorkerInfo:
 class Compute(Protocol):
     """Runs requests on workers: one request, one response, one execution.
 
-    Guarantees, each checked by `wren.conformance.compute`:
+    Guarantees:
 
     * `invoke` executes a request at most once and never retries by itself.
     * Cancelling `invoke` before the request was sent means it is not executed;

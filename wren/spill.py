@@ -33,7 +33,8 @@ from wren.errors import (
 from wren.grants import to_json
 from wren.protocols import Storage
 
-ROOT: Final = "wren/jobs/"
+JOBS: Final = "wren/jobs/"
+"""Every job's objects are below this prefix and its identity."""
 
 BLOBS_KEPT: Final = 512 << 20
 """Bytes of shared buffers that may stay stored while no request refers to them."""
@@ -51,7 +52,7 @@ class Spill:
     """One job's part of the storage."""
 
     def __init__(self, job: str, open_storage: Callable[[], Storage]) -> None:
-        self.prefix = f"{ROOT}{job}/"
+        self.prefix = f"{JOBS}{job}/"
         self.requests = 0
         """Requests that the driver has sent to storage for this job."""
         self._dirty = False
