@@ -69,6 +69,8 @@ class Zygote:
 
     def __init__(self, control: socket.socket, session: str, memory: int) -> None:
         self._control = control
+        self._control.setblocking(False)  # it never waits for a driver that is busy
+        self._reports = bytearray()
         self._session = session
         self._memory = memory
         self._children: dict[int, _Child] = {}
@@ -93,12 +95,14 @@ class Zygote:
         # A copy of the driver's socket in a process that it forked keeps this one open.
         if os.getppid() != self._driver:
             return False
-        for descriptor, _ in ready:
+        for descriptor, events in ready:
             if descriptor == wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake, 1 << 12)
             elif descriptor == self._control.fileno():
-                if not self._obey():
+                if events & select.POLLOUT:
+                    self._send_reports()
+                if events & ~select.POLLOUT and not self._obey():
                     return False
             else:
                 for child in self._children.values():
@@ -108,9 +112,12 @@ class Zygote:
         return True
 
     def _obey(self) -> bool:
-        data, ancillary, _, _ = self._control.recvmsg(
-            COMMAND.size, DESCRIPTOR_BYTES, socket.MSG_CMSG_CLOEXEC
-        )
+        try:
+            data, ancillary, _, _ = self._control.recvmsg(
+                COMMAND.size, DESCRIPTOR_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:  # the driver is gone and has not read everything
+            return False
         if len(data) < COMMAND.size:
             return False
         operation, number = COMMAND.unpack(data)
@@ -196,8 +203,19 @@ class Zygote:
             self._report(child.number, code, child.tail)
 
     def _report(self, number: int, status: int, output: bytes | bytearray) -> None:
-        with contextlib.suppress(OSError):  # the driver may be gone
-            self._control.sendall(EVENT.pack(number, status, len(output)) + output)
+        self._reports += EVENT.pack(number, status, len(output)) + output
+        self._send_reports()
+
+    def _send_reports(self) -> None:
+        """Send what the socket takes now, and the rest when it takes more."""
+        try:
+            del self._reports[: self._control.send(self._reports)]
+        except BlockingIOError:
+            pass
+        except OSError:  # the driver is gone
+            self._reports.clear()
+        more = select.POLLOUT if self._reports else 0
+        self._poll.modify(self._control, select.POLLIN | more)
 
     def _kill_orphans(self) -> None:
         """Kill what a dead worker started and put into a session of its own.

@@ -202,6 +202,30 @@ async def test_a_limit_of_the_machine_costs_one_worker_only(
     assert len(os.listdir(f"/proc/{pid}/fd")) <= used + 1  # noqa: PTH208
 
 
+async def test_reports_that_nobody_reads_do_not_keep_it_from_ending(
+    zygote: ZygoteProcess, ask: Ask, until: Until, tmp_path: Path
+) -> None:
+    """A cancelled job leaves dozens of them, more than its socket takes."""
+
+    def talk(n: int) -> None:
+        os.write(1, b"x" * OUTPUT_TAIL)
+        (tmp_path / f"talked{n}").touch()
+        time.sleep(1000)
+
+    workers = [WorkerProcess(zygote, n) for n in range(24)]
+    for worker in workers:
+        worker.send_small(ask(talk, worker.number))
+    await until(lambda: len(list(tmp_path.glob("talked*"))) == len(workers))
+    for worker in workers:
+        worker.discard()
+    await until(lambda: not children(zygote._process.pid))
+
+    with anyio.fail_after(20):
+        await zygote.aclose()
+
+    assert zygote._process.returncode == 0  # by itself: it was not killed
+
+
 async def test_workers_die_with_it(
     zygote: ZygoteProcess, ask: Ask, answer: Answer, ends: Callable[[int], bool]
 ) -> None:
