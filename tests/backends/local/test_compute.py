@@ -1,5 +1,7 @@
 """The pool of worker processes keeps the promises of `Compute`."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import errno
@@ -18,6 +20,7 @@ import pytest
 from wren.backends.local import open_compute, process
 from wren.backends.local.channel import pair
 from wren.backends.local.compute import LocalCompute, usable_cpus
+from wren.backends.local.process import WorkerProcess
 from wren.config import Settings
 from wren.envelope import Buffer
 from wren.errors import ComputeError, TaskTimeoutError, WorkerLostError
@@ -210,6 +213,54 @@ async def test_a_request_cancelled_in_the_queue_is_not_executed(
     assert scope.cancelled_caught
     assert answer(await single.invoke(ask(abs, -1), timeout=30)) == [1]
     assert not gate.ran("b")
+
+
+async def test_a_request_cancelled_as_its_turn_comes_takes_its_worker_along(
+    single: LocalCompute,
+    ask: Ask,
+    answer: Answer,
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker has got it already, before its owner could notice either."""
+    scope = anyio.CancelScope()
+    hand_over = single._hand_over
+
+    def hand_over_too_late(worker: WorkerProcess) -> None:
+        hand_over(worker)
+        scope.cancel()
+
+    monkeypatch.setattr(single, "_hand_over", hand_over_too_late)
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: single.invoke(ask(gate.hold, "a"), timeout=30))
+        await gate.running("a")
+        gate.open("a")
+        with scope:
+            await single.invoke(ask(gate.hold, "b"), timeout=30)
+    monkeypatch.undo()
+
+    with anyio.fail_after(20):
+        assert answer(await single.invoke(ask(abs, -1), timeout=30)) == [1]
+
+
+async def test_those_that_wait_get_the_place_of_a_worker_that_is_gone(
+    single: LocalCompute, ask: Ask, answer: Answer, gate: Gate
+) -> None:
+    """A new one is forked for them at once."""
+    served: list[int] = []
+
+    async def waits() -> None:
+        served.extend(answer(await single.invoke(ask(abs, -1), timeout=30)))
+
+    async with anyio.create_task_group() as group:
+        with anyio.move_on_after(0.1):
+            async with anyio.create_task_group() as inner:
+                inner.start_soon(lambda: single.invoke(ask(gate.hold, "a"), timeout=30))
+                await gate.running("a")
+                group.start_soon(waits)
+                group.start_soon(waits)
+
+    assert served == [1, 1]
 
 
 async def test_cancelling_kills_the_worker_and_no_other(
