@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from anyio import to_thread
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from wren.batch import Batch
 from wren.envelope import RESPONSE, Buffer, decode, size
@@ -108,6 +109,7 @@ class Dispatcher:
         self._in_flight = 0
         self._runs: set[Run] = set()
         self._scopes: set[anyio.CancelScope] = set()
+        self._unbegun: set[anyio.CancelScope] = set()
         self._closed = False
         self._stopped = anyio.Event()
 
@@ -137,6 +139,11 @@ class Dispatcher:
             run.cancel()
         for scope in list(self._scopes):
             scope.cancel()
+        # A loop that is being torn down cancels tasks before their first step, of which
+        # there is no sign. All others have made it two turns later, on trio, too.
+        for _ in range(2):
+            await cancel_shielded_checkpoint()
+        self._scopes -= self._unbegun
         self._check_stopped()
         await self._stopped.wait()
 
@@ -157,6 +164,7 @@ class Dispatcher:
         """
         scope = scope or anyio.CancelScope()
         self._scopes.add(scope)
+        self._unbegun.add(scope)
         self._group.start_soon(self._scoped, scope, function, *args)
 
     async def _scoped(
@@ -165,6 +173,7 @@ class Dispatcher:
         function: Callable[..., Awaitable[None]],
         *args: Any,
     ) -> None:
+        self._unbegun.discard(scope)
         try:
             with scope:
                 await function(*args)
