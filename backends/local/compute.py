@@ -18,6 +18,7 @@ from wren.errors import ComputeError, TaskTimeoutError
 from wren.protocols import Limits, Storage, WorkerInfo
 
 _START_SECONDS: Final = 60.0
+_KILL_SECONDS: Final = 5.0
 
 
 class _Turn:
@@ -118,10 +119,10 @@ class LocalCompute:
                     await worker.send_large(request)
             response = await self._receive(worker, timeout)
         except BaseException:
-            self._discard(worker)
+            await self._end(worker)
             raise
         if worker.retired:
-            self._discard(worker)
+            await self._end(worker)
         else:
             self._release(worker)
         return response
@@ -141,7 +142,7 @@ class LocalCompute:
             worker = self._idle.pop()
             if worker.alive():
                 return worker
-            self._discard(worker)
+            await self._end(worker)
         if (new := self._grow()) is not None:
             return new
         turn.ready = anyio.Event()
@@ -150,7 +151,7 @@ class LocalCompute:
             await turn.ready.wait()
         except BaseException:
             if turn.worker is not None:  # it has been given the request
-                self._discard(turn.worker)
+                await self._end(turn.worker)
             elif turn in self._waiting:
                 self._waiting.remove(turn)
             raise
@@ -192,6 +193,12 @@ class LocalCompute:
             worker.send_small(turn.request)
             turn.sent = True
         turn.wake()
+
+    async def _end(self, worker: WorkerProcess) -> None:
+        """Discard a worker, and have that said to the zygote whoever is cancelled."""
+        self._discard(worker)
+        with anyio.move_on_after(_KILL_SECONDS, shield=True):
+            await worker.flush()  # it waits only if there is much to say
 
     def _discard(self, worker: WorkerProcess) -> None:
         worker.discard()

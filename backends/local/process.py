@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -43,6 +45,7 @@ _IN_LOOP: Final = 4 << 20
 
 _RECEIVE: Final = 1 << 18
 _END_SECONDS: Final = 5.0
+_GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF})
 
 
 class ZygoteProcess:
@@ -87,7 +90,12 @@ class ZygoteProcess:
         self._control.setblocking(False)
         self._events = bytearray()
         self._exits: dict[int, tuple[int, str]] = {}
+        self._known: set[int] = set()
+        self._commands: deque[tuple[bytes, int, socket.socket | None]] = deque()
+        self._sent = 0
+        # Late: they load what need not be loaded at the start.
         self._reading: anyio.Lock | None = None
+        self._writing: anyio.Lock | None = None
 
     @property
     def running(self) -> bool:
@@ -100,35 +108,76 @@ class ZygoteProcess:
         What is sent there before the worker has started waits in the socket.
         """
         ours, theirs = pair()
-        with theirs:
-            rights = array.array("i", [theirs.fileno()])
-            with contextlib.suppress(OSError):  # dead: the worker's socket will say so
-                self._drain()
-                self._control.sendmsg(
-                    [COMMAND.pack(FORK, number)],
-                    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
-                )
         ours.setblocking(False)
+        self._known.add(number)
+        self._command(FORK, number, theirs)
         return ours
 
     def kill(self, number: int) -> None:
         """Have a worker killed with everything that it started."""
-        with contextlib.suppress(OSError):  # dead: then its workers are, too
-            self._drain()
-            self._control.sendall(COMMAND.pack(KILL, number))
+        self._command(KILL, number)
+
+    def _command(
+        self, operation: bytes, number: int, attached: socket.socket | None = None
+    ) -> None:
+        """Send a command after those before it: now, or in `flush`."""
+        if True:
+            self._drain()  # else somebody waits for what this would take away
+        self._commands.append((COMMAND.pack(operation, number), number, attached))
+        self._send_commands()
+
+    def _send_commands(self) -> None:
+        """Send what the socket takes now."""
+        while self._commands:
+            command, number, attached = self._commands[0]
+            rights = array.array("i", [] if attached is None else [attached.fileno()])
+            try:
+                self._control.sendmsg(
+                    [command],
+                    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else [],
+                )
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                # Dead: its workers are, too, and a new one's socket will say so.
+                if exc.errno not in _GONE:  # too many descriptors are on their way
+                    self._take_event(number, NOT_FORKED, str(exc))
+            self._forget_command()
+
+    def _forget_command(self) -> None:
+        _, _, attached = self._commands.popleft()
+        self._sent += 1
+        if attached is not None:
+            attached.close()
+
+    async def flush(self) -> None:
+        """Wait until every command up to now has been sent."""
+        last = self._sent + len(self._commands)
+        if self._sent == last:
+            return
+        if self._writing is None:
+            self._writing = anyio.Lock()
+        async with self._writing:
+            while self._sent < last:
+                await anyio.wait_writable(self._control)
+                self._send_commands()
 
     async def end_of(self, number: int) -> ComputeError:
         """Return the error that says how a worker ended whose socket is closed."""
-        if self._reading is None:  # late: it loads what need not be loaded at the start
-            self._reading = anyio.Lock()
         with anyio.move_on_after(_END_SECONDS):
-            async with self._reading:
+            async with self._reader():
                 while number not in self._exits:
                     await anyio.wait_readable(self._control)
                     if not self._drain():
                         return await self._own_end()
         # A worker's process ends just after its socket; if not, a task closed that.
         return _ending(*self._exits.pop(number, (CUT_OFF, "")))
+
+    def _reader(self) -> anyio.Lock:
+        """Return what is held while waiting for events."""
+        if self._reading is None:
+            self._reading = anyio.Lock()
+        return self._reading
 
     def _drain(self) -> bool:
         """Take the events that have arrived; False when there will be no more."""
@@ -149,8 +198,12 @@ class ZygoteProcess:
                 break
             output = self._events[EVENT.size : end].decode(errors="replace")
             del self._events[:end]
-            self._exits[number] = code, output
+            self._take_event(number, code, output)
         return open_
+
+    def _take_event(self, number: int, code: int, output: str) -> None:
+        if True:  # else nobody will ask
+            self._exits[number] = code, output
 
     async def _own_end(self) -> ComputeError:
         with anyio.move_on_after(_END_SECONDS):
@@ -178,19 +231,26 @@ class ZygoteProcess:
             os.close(descriptor)
 
     def forget(self, number: int) -> None:
-        """Drop what is known of a worker's end."""
+        """Drop what is known of a worker, and its end when that is reported."""
+        self._known.discard(number)
         self._exits.pop(number, None)
 
     async def aclose(self) -> None:
         """End the zygote and with it every worker; returns when all are gone."""
+        while self._commands:
+            self._forget_command()
         with contextlib.suppress(OSError):
             # Not only closed: a process that the driver forked may have a copy.
             self._control.shutdown(socket.SHUT_WR)
         try:
             with anyio.move_on_after(_END_SECONDS) as scope:
+                async with self._reader():
+                    while self._drain():
+                        await anyio.wait_readable(self._control)
                 await self._wait()
             if scope.cancelled_caught:
                 self._process.kill()
+                await self._wait()  # so that who waits for the socket goes on, too
             self._process.wait()
         finally:
             # Whoever interrupts this leaves it to the zygote to end by itself: if that
@@ -257,6 +317,7 @@ class WorkerProcess:
         if self._greeted:
             return
         with anyio.move_on_after(seconds):
+            await self._zygote.flush()
             await self._message()
             self._inbox.shift()
             self._greeted = True
@@ -315,6 +376,10 @@ class WorkerProcess:
             except OSError:
                 self._unsent = b""  # dead; receiving will say how it ended
 
+    async def flush(self) -> None:
+        """Wait until the zygote has been sent what was asked of it for this worker."""
+        await self._zygote.flush()
+
     def stop(self) -> None:
         """Kill the process; who waits for its response gets `WorkerLostError`."""
         self._stopped = True
@@ -323,7 +388,10 @@ class WorkerProcess:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def discard(self) -> None:
-        """Kill the process and release what belongs to it. Idempotent."""
+        """Kill the process and release what belongs to it. Idempotent.
+
+        If the zygote is busy, it learns that only in `flush`.
+        """
         if self._socket.fileno() < 0:
             return
         self._watch.close()

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import signal
 import socket
 import sys
@@ -19,9 +21,10 @@ import pytest
 from wren.backends.local import process
 from wren.backends.local.channel import SHARED_FROM
 from wren.backends.local.process import WorkerProcess, ZygoteProcess
+from wren.backends.local.zygote import children
 from wren.config import worker_environment
 from wren.envelope import Buffer
-from wren.errors import DeploymentError, WorkerLostError
+from wren.errors import ComputeError, DeploymentError, WorkerLostError
 
 pytestmark = [
     pytest.mark.anyio,
@@ -229,6 +232,151 @@ async def test_the_death_of_the_zygote_is_not_blamed_on_the_task(
 
     with pytest.raises(WorkerLostError, match="forked from are gone"):
         await worker.receive()
+
+
+@pytest.fixture
+async def frozen(zygote: ZygoteProcess) -> ZygoteProcess:
+    """One that does not read, with a socket that takes a few commands only."""
+    worker = WorkerProcess(zygote, 100)
+    await worker.started(30)
+    zygote._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    os.kill(zygote._process.pid, signal.SIGSTOP)
+    worker.discard()
+    return zygote
+
+
+async def test_workers_are_forked_although_the_zygote_is_behind(
+    frozen: ZygoteProcess, ask: Ask, answer: Answer
+) -> None:
+    """It takes a millisecond or two for each, and a driver may ask for hundreds."""
+    workers = [WorkerProcess(frozen, n) for n in range(30)]
+    for worker in workers:
+        worker.send_small(ask(abs, -worker.number))
+    assert frozen._commands
+    os.kill(frozen._process.pid, signal.SIGCONT)
+
+    async with anyio.create_task_group() as group:
+        for worker in workers:
+            group.start_soon(worker.started, 30)
+
+    for worker in workers:
+        assert answer(await worker.receive()) == [worker.number]
+        worker.discard()
+
+
+async def test_workers_are_killed_although_the_zygote_is_behind(
+    zygote: ZygoteProcess, until: Until
+) -> None:
+    """Else what was cancelled would go on using the machine."""
+    workers = [WorkerProcess(zygote, n) for n in range(30)]
+    for worker in workers:
+        await worker.started(30)
+    zygote._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    os.kill(zygote._process.pid, signal.SIGSTOP)
+    for worker in workers:
+        zygote.kill(worker.number)
+    assert zygote._commands
+    os.kill(zygote._process.pid, signal.SIGCONT)
+
+    with anyio.fail_after(20):
+        await zygote.flush()
+
+    await until(lambda: not children(zygote._process.pid))
+    for worker in workers:
+        worker.discard()
+
+
+async def test_what_was_not_sent_is_dropped_at_the_end(
+    frozen: ZygoteProcess,
+    own_descriptors: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With its descriptors, and nobody goes on waiting for it."""
+    monkeypatch.setattr(process, "_END_SECONDS", 0.1)
+    before = own_descriptors()
+    workers = [WorkerProcess(frozen, n) for n in range(30)]
+    assert frozen._commands
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            for worker in workers:
+                group.start_soon(worker.flush)
+            await anyio.wait_all_tasks_blocked()
+            await frozen.aclose()
+
+    for worker in workers:
+        worker.discard()
+    assert own_descriptors() < before
+
+
+async def test_a_descriptor_that_cannot_be_sent_costs_one_worker_only(
+    zygote: ZygoteProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel limits how many are on their way at a time."""
+
+    class Full:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(control, name)
+
+        def sendmsg(self, *_: object) -> int:
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+
+    control = zygote._control
+    with monkeypatch.context() as patch:
+        patch.setattr(zygote, "_control", Full())
+        worker = WorkerProcess(zygote, 1)
+    other = WorkerProcess(zygote, 2)
+
+    with pytest.raises(ComputeError, match="Too many references") as caught:
+        await worker.started(30)
+    await other.started(30)
+
+    assert not isinstance(caught.value, WorkerLostError)  # it has not run
+    worker.discard()
+    other.discard()
+
+
+async def test_who_waits_for_an_end_is_not_robbed_of_it(
+    zygote: ZygoteProcess,
+    worker: WorkerProcess,
+    ask: Ask,
+    answer: Answer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A command reads what has been reported, but not while somebody waits for it."""
+    monkeypatch.setattr(process, "_END_SECONDS", 1000.0)
+    worker.send_small(ask(lambda _: os.getpid(), 0))
+    (pid,) = answer(await worker.receive())
+    os.kill(zygote._process.pid, signal.SIGSTOP)
+
+    async def wait() -> None:
+        with pytest.raises(WorkerLostError, match="SIGKILL"):
+            await worker.receive()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            os.kill(pid, signal.SIGKILL)
+            while zygote._reading is None:  # noqa: ASYNC110  # the kernel sets no event
+                await anyio.sleep(0.005)
+            await anyio.wait_all_tasks_blocked()
+            os.kill(zygote._process.pid, signal.SIGCONT)
+            select.select([zygote._control], [], [], 20)
+            zygote.kill(99)
+
+
+async def test_the_end_of_a_discarded_worker_is_not_kept(
+    zygote: ZygoteProcess, until: Until
+) -> None:
+    """Its last output would stay in memory for as long as the driver runs."""
+    worker = WorkerProcess(zygote, 1)
+    await worker.started(30)
+
+    worker.discard()
+    await until(lambda: not children(zygote._process.pid))
+    zygote.kill(99)
+
+    assert not zygote._exits
 
 
 async def test_it_ends_although_a_copy_of_its_socket_is_open(
