@@ -32,8 +32,9 @@ def serve(sock: socket.socket, name: str, session: str) -> None:
             os._exit(0)  # the copy that a task's own fork left behind
         del request
         try:
+            # First: what fails here must not take the next request with it.
+            place.restore()
             channel.send(response, RETIRE if worker.retire else 0)
-            place.restore()  # the driver need not wait for it
         except OSError as exc:
             if exc.errno in (errno.EBADF, errno.ENOTSOCK):
                 os._exit(CUT_OFF)  # a task closed or replaced the worker's descriptors
