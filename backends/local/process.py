@@ -121,7 +121,7 @@ class ZygoteProcess:
         self, operation: bytes, number: int, attached: socket.socket | None = None
     ) -> None:
         """Send a command after those before it: now, or in `flush`."""
-        if True:
+        if self._reading is None or not self._reading.locked():
             self._drain()  # else somebody waits for what this would take away
         self._commands.append((COMMAND.pack(operation, number), number, attached))
         self._send_commands()
@@ -202,7 +202,7 @@ class ZygoteProcess:
         return open_
 
     def _take_event(self, number: int, code: int, output: str) -> None:
-        if True:  # else nobody will ask
+        if number in self._known:  # else nobody will ask
             self._exits[number] = code, output
 
     async def _own_end(self) -> ComputeError:
