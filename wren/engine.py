@@ -102,10 +102,12 @@ class Engine:
 
     async def aclose(self) -> None:
         """Cancel what is left and remove what it stored. Not idempotent."""
-        if self._dispatcher is not None:
-            await self._dispatcher.aclose()
-        if self._storage is not None and self._own_storage:
-            await self._storage.aclose()
+        try:
+            if self._dispatcher is not None:
+                await self._dispatcher.aclose()
+        finally:  # asyncio's own cancellation knows nothing of a shield
+            if self._storage is not None and self._own_storage:
+                await self._storage.aclose()
 
     async def leave(self) -> None:
         """Leave the runners' task group, after `aclose`."""

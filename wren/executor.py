@@ -14,6 +14,8 @@ from wren.options import Overrides, options_of
 if TYPE_CHECKING:
     from typing import Unpack
 
+    import anyio
+
     from wren.engine import Engine
     from wren.job import Future, Job
     from wren.protocols import Compute, Storage
@@ -37,6 +39,7 @@ class _Core:
         self._engine: Engine | None = None
         self._entered = False
         self._closed = False
+        self._closing: anyio.Event | None = None
 
     async def open(self) -> None:
         """Start the backend, then everything else."""
@@ -57,7 +60,10 @@ class _Core:
             await engine.open(info)
         except BaseException:
             self._closed = True
-            await self._close_compute()
+            import anyio
+
+            with anyio.CancelScope(shield=True):
+                await self._close_compute()
             raise
         self._engine = engine
 
@@ -77,18 +83,30 @@ class _Core:
         return self._engine
 
     async def close(self) -> None:
-        """Cancel what is left, clean up, stop the backend. Idempotent."""
-        if self._closed or self._engine is None:
-            self._closed = True
-            return
+        """Cancel what is left, clean up, stop the backend.
+
+        Idempotent; whoever comes later returns no sooner than the first.
+        """
         self._closed = True
+        if self._engine is None:
+            return
         import anyio
 
         with anyio.CancelScope(shield=True):
+            if self._closing is not None:
+                await self._closing.wait()
+                return
+            self._closing = anyio.Event()
             try:
-                await self._engine.aclose()
+                await self._close_all(self._engine)
             finally:
-                await self._close_compute()
+                self._closing.set()
+
+    async def _close_all(self, engine: Engine) -> None:
+        try:
+            await engine.aclose()
+        finally:
+            await self._close_compute()
 
     async def _close_compute(self) -> None:
         if self._compute is not None and self._given_compute is None:
@@ -182,7 +200,8 @@ class Executor:
     async def aclose(self) -> None:
         """Close before the end of ``async with``: cancel all jobs, stop the backend.
 
-        Idempotent. Any use afterwards is a `ConfigurationError`.
+        Idempotent, and done when it returns, also if another task has begun to close.
+        Any use afterwards is a `ConfigurationError`.
         """
         await self._core.close()
 
