@@ -145,6 +145,8 @@ class Future(Generic[R]):
         Returns:
             False if it had its outcome already.
         """
+        if self.done():
+            return False
         return self._control.cancel_task(self.index)
 
     @property
@@ -184,15 +186,23 @@ class Job(Generic[R]):
     one of these ways, once, or await the job first, which keeps them all. Anything else
     is an `InvalidStateError`.
 
+    A job whose input has no length ends when it is dropped before anybody reads it or
+    has awaited it, because nobody can do so any more.
+
     With ``return_exceptions=True`` each failure stands in its place among the results.
     Cancelling the code that awaits a job cancels the job.
     """
 
-    __slots__ = ("__weakref__", "_control", "_ledger")
+    __slots__ = ("__weakref__", "_control", "_ledger", "_thread")
 
     def __init__(self, control: Control, ledger: Ledger) -> None:
         self._control = control
         self._ledger = ledger
+        self._thread = get_ident()
+
+    def __del__(self) -> None:
+        if self._ledger.unclaimed and get_ident() == self._thread:
+            self._control.cancel()
 
     def __repr__(self) -> str:
         stats = self._control.stats
@@ -263,8 +273,9 @@ class Job(Generic[R]):
     def as_completed(self) -> AsyncIterator[Future[R]]:
         """Iterate over futures that have their outcome, in order of completion.
 
-        A failure is not raised here but by the future, and ends nothing. Every future
-        is given once, whoever iterates.
+        A failure is not raised here but by the future, and ends nothing. Leaving the
+        loop ends the job, as it does with ``async for result in job``. Every future is
+        given once, whoever iterates.
 
         Raises:
             InvalidStateError: ``async for`` is reading the results already, and the
@@ -324,6 +335,8 @@ class _InOrder(_Reader[R], AsyncIterator[R]):
         self._next = 0
 
     async def __anext__(self) -> R:
+        if self._ended:
+            raise StopAsyncIteration
         ledger = self._ledger
         index = self._next
         while (outcome := ledger.outcome(index)) is PENDING:
@@ -353,6 +366,8 @@ class _InOrder(_Reader[R], AsyncIterator[R]):
 
 class _AsCompleted(_Reader[R], AsyncIterator[Future[R]]):
     async def __anext__(self) -> Future[R]:
+        if self._ended:
+            raise StopAsyncIteration
         ledger = self._ledger
         while True:
             if (completed := ledger.next_completed()) is not None:

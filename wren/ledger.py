@@ -212,10 +212,13 @@ class Ledger:
         return self._pending
 
     def outcome(self, index: int) -> Any:
-        """Return a task's value or `Failed`, or `PENDING`."""
+        """Return a task's value or `Failed`, or `PENDING`.
+
+        Of a task that a stream's reader has gone past it is neither of them.
+        """
         at = index - self._base
         if at < len(self._slots):
-            return self._slots[at]
+            return self._slots[at] if at >= 0 else _GIVEN
         if index in self._foretold:
             return self._foretold[index]
         if not self._closed:
@@ -254,6 +257,11 @@ class Ledger:
         """
         if self._claimed is not None:
             raise InvalidStateError(_GIVEN_AWAY)
+
+    @property
+    def unclaimed(self) -> bool:
+        """Outcomes are to be given to a reader, and there has been none."""
+        return self._streaming and self._claimed is None
 
     def claim(self, order: Order) -> None:
         """Begin to read outcomes one after the other.

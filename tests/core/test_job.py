@@ -401,3 +401,38 @@ async def test_nothing_is_kept_waiting_by_a_false_exception(
         with anyio.fail_after(5), pytest.raises(Exception, match="0"):
             await executor.map(fail_falsely, range(2), chunksize=1)
         await wait_all_tasks_blocked()
+
+
+async def test_a_future_that_was_read_from_a_stream_cannot_be_cancelled(
+    make_compute: type[FakeCompute],
+) -> None:
+    """Its place may belong to another task by now, which goes on."""
+    async with Executor(backend=make_compute()) as executor:
+        job = executor.map(abs, stream(1000), buffer=100)
+        async for future in job.as_completed():
+            assert not future.cancel()
+            assert future.result() == future.index
+
+    assert job.stats.cancelled == 0
+    assert job.stats.finished == 1000
+
+
+async def test_a_reader_that_has_raised_has_ended(
+    make_compute: type[FakeCompute],
+) -> None:
+    """As a generator would have; the job's end is not raised again and again."""
+
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        raise LookupError("the input broke")
+
+    async with Executor(backend=make_compute()) as executor:
+        results = aiter(executor.map(fail, range(3)))
+        futures = executor.map(abs, broken()).as_completed()
+        assert (await anext(futures)).index == 0
+        for reader in (results, futures):
+            with pytest.raises(LookupError):
+                await anext(reader)
+            for _ in range(2):
+                with pytest.raises(StopAsyncIteration):
+                    await anext(reader)

@@ -132,6 +132,21 @@ def test_reading_a_stream_in_order_drops_what_was_read() -> None:
     assert ledger.unread == 0
 
 
+def test_what_was_dropped_is_no_other_tasks_outcome() -> None:
+    """Slots have moved up, and those at the end would answer to negative numbers."""
+    ledger = settled(1000, streaming=True)
+    ledger.claim("input")
+    for n in range(990):
+        ledger.read(n)
+    ledger.reserve(5)
+
+    for n in range(900):
+        outcome = ledger.outcome(n)
+        assert outcome is not PENDING
+        assert outcome not in range(1000)
+        assert not ledger.fail(n, LookupError())
+
+
 def test_a_stream_has_one_order_of_reading() -> None:
     """Those who complete may share; nobody shares with one who reads in order."""
     ledger = settled(3, streaming=True)

@@ -374,6 +374,42 @@ async def test_an_input_that_fails_to_close_harms_nobody(
     assert "while closing" in caplog.text
 
 
+@pytest.mark.parametrize("stream", STREAMS)
+async def test_a_stream_that_is_dropped_unread_ends(
+    make_compute: type[FakeCompute], stream: Stream
+) -> None:
+    """Nobody can read it any more, so neither input nor results are kept."""
+    pulled = Pulled()
+
+    async with Executor(backend=make_compute()) as executor:
+        job = executor.map(abs, stream(pulled), buffer=4)
+        await wait_all_tasks_blocked()
+        assert pulled.pulled > 0
+        assert not pulled.closed
+        del job
+        gc.collect()
+        await wait_all_tasks_blocked()
+        assert pulled.closed
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+async def test_a_stream_that_somebody_reads_outlives_its_job_object(
+    make_compute: type[FakeCompute], stream: Stream
+) -> None:
+    """Also a sized input's job, which nobody needs to read."""
+    compute = make_compute()
+
+    async with Executor(backend=compute) as executor:
+        sized = executor.map(abs, range(-9, 0)).id
+        futures = executor.map(abs, stream(Pulled(until=50)), buffer=4).as_completed()
+        waiting = executor.map(abs, stream(Pulled(until=50)), buffer=4).wait()
+        gc.collect()
+        assert len([future async for future in futures]) == 50
+        await waiting
+        assert sized
+        assert len(compute.executed) == 109
+
+
 async def test_a_stream_runs_in_constant_memory(
     make_compute: type[FakeCompute],
 ) -> None:
