@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import anyio
+from anyio import lowlevel
 
 from wren.backends.local.channel import SHARED_FROM, Buffer, size
 from wren.backends.local.process import WorkerProcess, ZygoteProcess
@@ -35,7 +36,7 @@ class _Turn:
         self.sent = False
 
     def wake(self) -> None:
-        """Let the request's owner go on, with a worker or an error."""
+        """Let the request's owner go on: with a worker, an error, or to find one."""
         if self.ready is not None:
             self.ready.set()
 
@@ -87,9 +88,12 @@ class LocalCompute:
         assert self._session is not None  # noqa: S101  # _start made it
         return FileStorage(self._session.path / "storage", private=True)
 
-    def _start(self) -> ZygoteProcess:
+    def _check_open(self) -> None:
         if self._closed:
             raise ComputeError("this executor is closed")
+
+    def _start(self) -> ZygoteProcess:
+        self._check_open()
         if self._session is None:
             self._session = Session()
         if self._zygote is not None and not self._zygote.running:
@@ -138,30 +142,47 @@ class LocalCompute:
         )
 
     async def _claim(self, turn: _Turn) -> WorkerProcess:
-        while self._idle:
-            worker = self._idle.pop()
-            if worker.alive():
-                return worker
-            await self._end(worker)
-        if (new := self._grow()) is not None:
-            return new
+        while True:
+            while self._idle:
+                worker = self._idle.pop()
+                if worker.alive():
+                    return worker
+                await self._end(worker)
+            try:
+                if (new := self._grow()) is not None:
+                    return new
+            except BaseException:
+                self._tell_of_room()  # nobody else would wake those that wait
+                raise
+            if (given := await self._wait(turn)) is not None:
+                return given
+
+    async def _wait(self, turn: _Turn) -> WorkerProcess | None:
+        """Wait for a worker; None if there may be room for one."""
+        if turn.ready is None:
+            self._waiting.append(turn)
+        else:  # somebody else was faster to take the room
+            self._waiting.appendleft(turn)
         turn.ready = anyio.Event()
-        self._waiting.append(turn)
         try:
             await turn.ready.wait()
+            if turn.worker is None:
+                await lowlevel.checkpoint_if_cancelled()
         except BaseException:
             if turn.worker is not None:  # it has been given the request
                 await self._end(turn.worker)
             elif turn in self._waiting:
                 self._waiting.remove(turn)
+            else:
+                self._tell_of_room()  # the next may need it
             raise
         if turn.error is not None:
             raise turn.error
-        assert turn.worker is not None  # noqa: S101  # it was woken with one of both
         return turn.worker
 
     def _grow(self) -> WorkerProcess | None:
         """Start a worker; None if there are as many as there may be."""
+        self._check_open()
         if len(self._workers) >= self.limits.concurrency:
             return None
         zygote = self._start()
@@ -203,15 +224,16 @@ class LocalCompute:
     def _discard(self, worker: WorkerProcess) -> None:
         worker.discard()
         self._workers.discard(worker)
-        if not self._waiting or self._closed:
-            return
-        try:
-            another = self._grow()
-        except ComputeError as exc:
-            self._refuse_waiting(exc)
-        else:
-            if another is not None:
-                self._hand_over(another)
+        self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
+        """Wake the first that waits.
+
+        It starts a worker itself, as it may be about to be cancelled, too: when a job
+        is cancelled, nothing of it may be started in the place of what was running.
+        """
+        if self._waiting:
+            self._waiting.popleft().wake()
 
     def _refuse_waiting(self, error: ComputeError) -> None:
         while self._waiting:

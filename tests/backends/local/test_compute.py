@@ -263,6 +263,108 @@ async def test_those_that_wait_get_the_place_of_a_worker_that_is_gone(
     assert served == [1, 1]
 
 
+async def test_cancelling_starts_nothing(
+    single: LocalCompute, ask: Ask, answer: Answer, gate: Gate
+) -> None:
+    """What waits is cancelled with what runs, and does not take its place."""
+
+    async def hold(name: str) -> None:
+        await single.invoke(ask(gate.hold, name), timeout=30)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(hold, "a")
+        await gate.running("a")
+        for name in "bcd":
+            group.start_soon(hold, name)
+        await anyio.wait_all_tasks_blocked()
+        forked = single._numbers
+        group.cancel_scope.cancel()
+
+    assert single._numbers == forked
+    assert answer(await single.invoke(ask(abs, -1), timeout=30)) == [1]
+
+
+async def test_who_is_cancelled_when_there_is_room_leaves_it_to_the_next(
+    single: LocalCompute,
+    ask: Ask,
+    answer: Answer,
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has been woken and does not know it yet; it starts nothing all the same."""
+    first, second = anyio.CancelScope(), anyio.CancelScope()
+    tell = single._tell_of_room
+    served: list[int] = []
+
+    def tell_and_cancel() -> None:
+        tell()
+        second.cancel()
+
+    async def invoke(scope: anyio.CancelScope, name: str) -> None:
+        with scope:
+            await single.invoke(ask(gate.hold, name), timeout=30)
+
+    async def wait() -> None:
+        served.extend(answer(await single.invoke(ask(abs, -1), timeout=30)))
+
+    monkeypatch.setattr(single, "_tell_of_room", tell_and_cancel)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(invoke, first, "a")
+            await gate.running("a")
+            group.start_soon(invoke, second, "b")
+            await anyio.wait_all_tasks_blocked()
+            group.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            forked = single._numbers
+            first.cancel()
+
+    assert served == [1]
+    assert single._numbers == forked + 1
+
+
+async def test_who_finds_the_room_taken_goes_on_waiting(
+    single: LocalCompute,
+    ask: Ask,
+    answer: Answer,
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A request that came at that moment was faster; its worker serves both."""
+    scope = anyio.CancelScope()
+    tell = single._tell_of_room
+    taken: list[WorkerProcess] = []
+    served: list[int] = []
+
+    def tell_and_take() -> None:
+        tell()
+        worker = single._grow()
+        assert worker is not None
+        taken.append(worker)
+
+    async def wait() -> None:
+        served.extend(answer(await single.invoke(ask(abs, -1), timeout=30)))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            with scope:
+                async with anyio.create_task_group() as inner:
+                    inner.start_soon(
+                        lambda: single.invoke(ask(gate.hold, "a"), timeout=30)
+                    )
+                    await gate.running("a")
+                    group.start_soon(wait)
+                    await anyio.wait_all_tasks_blocked()
+                    monkeypatch.setattr(single, "_tell_of_room", tell_and_take)
+                    scope.cancel()
+            monkeypatch.undo()
+            await anyio.wait_all_tasks_blocked()
+            assert not served
+            single._release(taken[0])
+
+    assert served == [1]
+
+
 async def test_cancelling_kills_the_worker_and_no_other(
     compute: LocalCompute,
     ask: Ask,
