@@ -100,17 +100,18 @@ class Engine:
         dispatcher.start(run)
         return Future(run, run.ledger, 0)
 
-    async def aclose(self) -> None:
+    async def stop(self) -> None:
         """Cancel what is left and remove what it stored. Not idempotent."""
-        try:
-            if self._dispatcher is not None:
-                await self._dispatcher.aclose()
-        finally:  # asyncio's own cancellation knows nothing of a shield
-            if self._storage is not None and self._own_storage:
-                await self._storage.aclose()
+        if self._dispatcher is not None:
+            await self._dispatcher.aclose()
+
+    async def close_storage(self) -> None:
+        """Close the storage, unless it is the caller's."""
+        if self._storage is not None and self._own_storage:
+            await self._storage.aclose()
 
     async def leave(self) -> None:
-        """Leave the runners' task group, after `aclose`."""
+        """Leave the runners' task group, after `stop`."""
         if self._dispatcher is not None:
             # The body's own exception is not its business: a group would wrap it.
             await self._group.__aexit__(None, None, None)

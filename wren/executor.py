@@ -103,10 +103,15 @@ class _Core:
                 self._closing.set()
 
     async def _close_all(self, engine: Engine) -> None:
+        # The storage last, when no worker is left that could still write to it. And
+        # always all three: asyncio's own cancellation knows nothing of a shield.
         try:
-            await engine.aclose()
+            await engine.stop()
         finally:
-            await self._close_compute()
+            try:
+                await self._close_compute()
+            finally:
+                await engine.close_storage()
 
     async def _close_compute(self) -> None:
         if self._compute is not None and self._given_compute is None:
