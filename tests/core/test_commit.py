@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -284,9 +286,13 @@ async def test_time_in_hand_is_left_to_store_before_the_connection_drops(
 
 
 async def test_what_cannot_be_stored_is_sent(
-    make_compute: type[FakeCompute], store: CountingStorage
+    make_compute: type[FakeCompute],
+    store: CountingStorage,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """The safety copy is missing; the response is not."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     compute = make_compute(limits=ON_TIME, threads=True)
 
     async def spoil() -> None:
