@@ -27,10 +27,10 @@ class Session:
     def __init__(self) -> None:
         self.path = _parent() / f"{_PREFIX}{os.urandom(8).hex()}"
         self.path.mkdir(0o700)
-        self._lock = os.open(
-            self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
-        )
+        unlocked = self.path / f"{_LOCK}.new"  # by which `sweep` does not go
+        self._lock = os.open(unlocked, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unlocked.rename(self.path / _LOCK)
         (self.path / "modules").mkdir(0o700)
 
     def close(self) -> None:

@@ -116,6 +116,27 @@ def test_sweep_leaves_a_living_drivers_directory_alone() -> None:
     one.close()
 
 
+def test_sweep_leaves_alone_what_is_just_being_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another program may sweep in the instant before the lock is taken."""
+    lock = fcntl.flock
+    swept: list[Path] = []
+
+    def sweep_first(descriptor: int, operation: int) -> None:
+        patch.undo()
+        swept.extend(sweep())
+        lock(descriptor, operation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", sweep_first)
+        one = Session()
+
+    assert swept == []
+    assert sweep() == []
+    one.close()
+
+
 def test_a_dry_run_removes_nothing(places: tuple[Path, Path]) -> None:
     """It only says what it would remove."""
     left = abandon("a", places[0])
