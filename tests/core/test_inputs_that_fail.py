@@ -96,6 +96,7 @@ async def test_cancelling_what_surrounds_the_executor_goes_through_an_input(
     """That cancellation is not the input's own, and must not be taken for it."""
     pulled = anyio.Event()
     stopped: list[bool] = []
+    jobs: list[Job[int]] = []
 
     async def input_() -> AsyncIterator[int]:
         yield 1
@@ -108,14 +109,14 @@ async def test_cancelling_what_surrounds_the_executor_goes_through_an_input(
 
     with anyio.fail_after(5), anyio.CancelScope() as scope:
         async with Executor(backend=make_compute()) as executor:
-            job = executor.map(abs, input_())
+            jobs.append(executor.map(abs, input_()))
             await pulled.wait()
             scope.cancel()
-            await job
+            await jobs[0]
 
     assert scope.cancelled_caught
     assert stopped == [True]
-    assert job.done()
+    assert jobs[0].done()
 
 
 # asyncio says so of tasks that are cancelled before their first step.
