@@ -45,6 +45,7 @@ async def test_whoever_closes_later_waits_for_whoever_began(
     """After ``async with`` nothing runs, also when another task began to close."""
     closing, go_on = anyio.Event(), anyio.Event()
     left: list[bool] = []
+    early: list[bool] = []
     closed = owned.aclose
 
     async def aclose() -> None:
@@ -62,7 +63,7 @@ async def test_whoever_closes_later_waits_for_whoever_began(
     async with anyio.create_task_group() as group:
         group.start_soon(use)
         await wait_all_tasks_blocked()
-        early = list(left)
+        early += left
         go_on.set()
 
     assert early == []
