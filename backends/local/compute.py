@@ -12,7 +12,8 @@ import anyio
 from anyio import lowlevel
 
 from wren.backends.local.channel import SHARED_FROM, Buffer, size
-from wren.backends.local.process import WorkerProcess, ZygoteProcess
+from wren.backends.local.launcher import ZygoteProcess
+from wren.backends.local.process import WorkerProcess
 from wren.backends.local.session import Session
 from wren.config import worker_environment
 from wren.errors import ComputeError, TaskTimeoutError

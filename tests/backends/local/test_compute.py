@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import anyio
 import pytest
 
-from wren.backends.local import open_compute, process
+from wren.backends.local import launcher, open_compute
 from wren.backends.local.channel import pair
 from wren.backends.local.compute import LocalCompute, usable_cpus
 from wren.backends.local.process import WorkerProcess
@@ -527,7 +527,7 @@ def one_socket(monkeypatch: pytest.MonkeyPatch) -> None:
         left.pop()
         return pair()
 
-    monkeypatch.setattr(process, "pair", scarce)
+    monkeypatch.setattr(launcher, "pair", scarce)
 
 
 @pytest.mark.usefixtures("one_socket")

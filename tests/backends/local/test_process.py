@@ -18,9 +18,10 @@ from typing import Any, TypeAlias
 import anyio
 import pytest
 
-from wren.backends.local import process
+from wren.backends.local import launcher
 from wren.backends.local.channel import SHARED_FROM
-from wren.backends.local.process import WorkerProcess, ZygoteProcess
+from wren.backends.local.launcher import ZygoteProcess
+from wren.backends.local.process import WorkerProcess
 from wren.backends.local.zygote import children
 from wren.config import worker_environment
 from wren.envelope import Buffer
@@ -116,7 +117,7 @@ async def test_a_task_that_cuts_its_worker_off_is_not_waited_for(
     worker: WorkerProcess, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It closed all descriptors, the driver's included, and goes on and on."""
-    monkeypatch.setattr(process, "_END_SECONDS", 0.3)
+    monkeypatch.setattr(launcher, "_END_SECONDS", 0.3)
 
     def cut_off(_: int) -> None:
         os.closerange(0, 4096)
@@ -292,7 +293,7 @@ async def test_what_was_not_sent_is_dropped_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With its descriptors, and nobody goes on waiting for it."""
-    monkeypatch.setattr(process, "_END_SECONDS", 0.1)
+    monkeypatch.setattr(launcher, "_END_SECONDS", 0.1)
     before = own_descriptors()
     workers = [WorkerProcess(frozen, n) for n in range(30)]
     assert frozen._commands
@@ -344,7 +345,7 @@ async def test_who_waits_for_an_end_is_not_robbed_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A command reads what has been reported, but not while somebody waits for it."""
-    monkeypatch.setattr(process, "_END_SECONDS", 1000.0)
+    monkeypatch.setattr(launcher, "_END_SECONDS", 1000.0)
     worker.send_small(ask(lambda _: os.getpid(), 0))
     (pid,) = answer(await worker.receive())
     os.kill(zygote._process.pid, signal.SIGSTOP)
@@ -396,7 +397,7 @@ async def test_a_zygote_that_does_not_obey_is_killed(
     zygote: ZygoteProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closing takes a few seconds at most."""
-    monkeypatch.setattr(process, "_END_SECONDS", 0.1)
+    monkeypatch.setattr(launcher, "_END_SECONDS", 0.1)
     os.kill(zygote._process.pid, signal.SIGSTOP)
 
     await zygote.aclose()

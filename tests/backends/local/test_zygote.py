@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 import anyio
 import pytest
 
-from wren.backends.local.process import WorkerProcess, ZygoteProcess
+from wren.backends.local.launcher import ZygoteProcess
+from wren.backends.local.process import WorkerProcess
 from wren.backends.local.zygote import OUTPUT_TAIL, _Child, children
 from wren.config import worker_environment
 from wren.envelope import Buffer
