@@ -80,6 +80,7 @@ class ZygoteProcess:
         # Late: they load what need not be loaded at the start.
         self._reading: anyio.Lock | None = None
         self._writing: anyio.Lock | None = None
+        self._flushing: anyio.CancelScope | None = None
 
     @property
     def running(self) -> bool:
@@ -142,9 +143,10 @@ class ZygoteProcess:
         if self._writing is None:
             self._writing = anyio.Lock()
         async with self._writing:
-            while self._sent < last:
-                await anyio.wait_writable(self._control)
-                self._send_commands()
+            with anyio.CancelScope() as self._flushing:
+                while self._sent < last:
+                    await anyio.wait_writable(self._control)
+                    self._send_commands()
 
     async def end_of(self, number: int) -> ComputeError:
         """Return the error that says how a worker ended whose socket is closed."""
@@ -223,6 +225,8 @@ class ZygoteProcess:
         """End the zygote and with it every worker; returns when all are gone."""
         while self._commands:
             self._forget_command()
+        if self._flushing is not None:  # nothing says so of a socket that is closed
+            self._flushing.cancel()
         with contextlib.suppress(OSError):
             # Not only closed: a process that the driver forked may have a copy.
             self._control.shutdown(socket.SHUT_WR)
