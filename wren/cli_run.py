@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import anyio
 from anyio import WouldBlock
+from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 import wren
@@ -120,6 +121,8 @@ async def _collect(
     async for outcome in job:
         number, size = feed.settle()
         count += 1
+        if isinstance(outcome, wren.TaskCancelledError):
+            await checkpoint()  # where this task is being cancelled, too, it ends here
         if isinstance(outcome, Exception):
             failed += 1
             if isinstance(outcome, _FATAL):
