@@ -114,7 +114,14 @@ class Engine:
         """Leave the runners' task group, after `stop`."""
         if self._dispatcher is not None:
             # The body's own exception is not its business: a group would wrap it.
-            await self._group.__aexit__(None, None, None)
+            try:
+                await self._group.__aexit__(None, None, None)
+            except BaseExceptionGroup as exc:
+                interrupt, _ = exc.split((KeyboardInterrupt, SystemExit))
+                if interrupt is None:
+                    raise
+                # Trio raises it in whichever task runs, which may be one of these.
+                raise interrupt.exceptions[0] from None
 
     def _serving(self) -> Dispatcher:
         assert self._dispatcher is not None  # noqa: S101  # the executor checked it

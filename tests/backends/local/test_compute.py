@@ -252,14 +252,13 @@ async def test_those_that_wait_get_the_place_of_a_worker_that_is_gone(
     async def waits() -> None:
         served.extend(answer(await single.invoke(ask(abs, -1), timeout=30)))
 
-    async with anyio.create_task_group() as group:
-        async with anyio.create_task_group() as inner:
-            inner.start_soon(lambda: single.invoke(ask(gate.hold, "a"), timeout=30))
-            await gate.running("a")
-            group.start_soon(waits)
-            group.start_soon(waits)
-            await anyio.wait_all_tasks_blocked()
-            inner.cancel_scope.cancel()
+    async with anyio.create_task_group() as group, anyio.create_task_group() as inner:
+        inner.start_soon(lambda: single.invoke(ask(gate.hold, "a"), timeout=30))
+        await gate.running("a")
+        group.start_soon(waits)
+        group.start_soon(waits)
+        await anyio.wait_all_tasks_blocked()
+        inner.cancel_scope.cancel()
 
     assert served == [1, 1]
 
