@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -152,3 +155,34 @@ async def test_storage_and_backend_are_closed_when_closing_is_cancelled(
 
     assert closed == ["storage"]
     assert ended == (True, True)
+
+
+PROGRAM = """
+import sys, anyio, wren
+
+def items():
+    yield 1
+    raise {raised}
+
+async def main():
+    async with wren.Executor(concurrency=1) as executor:
+        await executor.map(abs, items())
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    ("raised", "code"), [("KeyboardInterrupt", -signal.SIGINT), ("SystemExit(3)", 3)]
+)
+def test_an_interruption_in_a_runner_comes_out_as_itself(
+    backend: str, raised: str, code: int
+) -> None:
+    """Trio raises Ctrl-C in whichever task runs: no group around it, no exit code 1."""
+    command = [sys.executable, "-c", PROGRAM.format(raised=raised), backend]
+
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
+
+    assert done.returncode == code
+    assert "ExceptionGroup" not in done.stderr
