@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wren.config import Runtime, Settings
     from wren.errors import (
+        AccessDeniedError,
         ComputeError,
         ConfigurationError,
         CredentialsError,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = (
+    "AccessDeniedError",
     "Buffer",
     "Compute",
     "ComputeError",

@@ -71,6 +71,14 @@ _DELAY: Final = _Kind(
 )
 
 
+def environment(name: str) -> str | None:
+    """Return a variable that a cloud's own tools define; None if empty or not set.
+
+    wren's own settings are in `Settings`.
+    """
+    return os.environ.get(name) or None
+
+
 def mask_url(url: str) -> str:
     """Return a URL without what may be secret in it: user, password, query, keys."""
     url = re.sub(r"\?.*", "?***", re.sub(r"(?<=//)[^/]*@", "***@", url))

@@ -6,6 +6,7 @@
     ├── StorageError              a store refused or failed an operation
     │   ├── KeyNotFoundError      also a KeyError
     │   ├── KeyExistsError        a put with if_absent=True lost
+    │   ├── AccessDeniedError     also a CredentialsError; says what to change
     │   ├── UnsupportedError      this store cannot do that, and never will
     │   └── TransientError        worth trying again: timeouts, 429, 5xx
     ├── ComputeError              the platform refused or failed an invocation
@@ -81,6 +82,14 @@ class KeyNotFoundError(StorageError, KeyError):
 
 class KeyExistsError(StorageError):
     """`Storage.put` with ``if_absent=True`` found an object already there."""
+
+
+class AccessDeniedError(StorageError, CredentialsError):
+    """Credentials are missing, wrong or expired, or a permission is denied.
+
+    The message names the setting to change or the permission to grant. Never raised for
+    an object that is absent, unless the store itself hides the difference.
+    """
 
 
 class UnsupportedError(StorageError):
