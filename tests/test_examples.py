@@ -19,7 +19,13 @@ import anyio
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-TESTED = {"word_count", "monte_carlo", "endless_stream", "web_service"}
+TESTED = {
+    "word_count",
+    "monte_carlo",
+    "endless_stream",
+    "web_service",
+    "sqlite_storage",
+}
 ALL_CORES: dict[str, str] = {}
 
 
@@ -46,6 +52,18 @@ def numbers(text: str, pattern: str) -> list[float]:
 def test_no_example_is_left_out() -> None:
     """An example that nothing runs is wrong sooner or later."""
     assert {path.stem for path in EXAMPLES.glob("*.py")} == TESTED
+
+
+def test_sqlite_storage_keeps_files(tmp_path: Path) -> None:
+    """Two runs on one database: the second still has what the first one stored."""
+    for name in ("b.txt", "a.txt"):
+        (tmp_path / name).write_text(name * 1000)
+    database = tmp_path / "objects.db"
+
+    run("sqlite_storage", database, tmp_path / "b.txt", environment={})
+    listed = run("sqlite_storage", database, tmp_path / "a.txt", environment={})
+
+    assert listed.split() == ["5,000", "a.txt", "5,000", "b.txt"]
 
 
 def test_word_count_counts_the_standard_library() -> None:
