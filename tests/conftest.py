@@ -1,12 +1,22 @@
-"""What every test has: two event loops, a watch over blocking calls, no quiet skips."""
+"""What tests have: two event loops, a watch on blocking, servers, no quiet skips.
+
+``s3_url`` and its like are empty stores, each for one test. ``s3_server`` and its like
+are the servers behind them.
+"""
 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Generator
+from contextlib import ExitStack
 
 import pytest
 from blockbuster import blockbuster_ctx
+
+from wren.conformance.emulators.catalogue import entry
+from wren.conformance.emulators.emulator import Emulator
+from wren.conformance.emulators.errors import NotInstalledError
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])
@@ -35,12 +45,59 @@ def never_blocks_the_loop(request: pytest.FixtureRequest) -> Generator[None]:
         yield
 
 
+def _served(name: str) -> Generator[Emulator]:
+    """Run an emulator; skip the test, with the command, where it is not installed."""
+    with ExitStack() as stack:
+        try:
+            emulator = stack.enter_context(entry(name).serve())
+        except NotInstalledError as error:
+            pytest.skip(str(error))
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Generator[Emulator]:
+    """One S3 server for the whole run, started by the first test that asks."""
+    yield from _served("s3")
+
+
+@pytest.fixture(scope="session")
+def azurite_server() -> Generator[Emulator]:
+    """One Azurite for the whole run, started by the first test that asks."""
+    yield from _served("azurite")
+
+
+def _fresh_store(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Point this process at an emulator, as a user would; return an empty store's URL.
+
+    The server is shared, so each test gets a prefix of its own.
+    """
+    for name in emulator.unset:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"{emulator.url}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def s3_url(s3_server: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty S3 store; the environment of this test leads to its server."""
+    return _fresh_store(s3_server, monkeypatch)
+
+
+@pytest.fixture
+def azurite_url(azurite_server: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty Azure store; the environment of this test leads to its server."""
+    return _fresh_store(azurite_server, monkeypatch)
+
+
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip for want of a package into a failure, where ``CI`` is set."""
+    """Turn a skip for want of an installation into a failure, where ``CI`` is set."""
     if not (report.skipped and os.environ.get("CI")):
         return
     reason = str(report.longrepr)
-    if "could not import" in reason or "pip install" in reason:
+    wanting = ("could not import", "pip install", "wren emulator install")
+    if any(want in reason for want in wanting):
         report.outcome = "failed"
 
 

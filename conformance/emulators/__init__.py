@@ -1,0 +1,1 @@
+"""Servers that stand in for the clouds, on loopback ports of this machine."""
