@@ -18,6 +18,9 @@ DEPENDENCIES = {"anyio", "cloudpickle"}
 CLOUD = {"aiobotocore", "aiohttp", "azure", "boto3", "botocore", "google", "grpc"}
 EVENT_LOOPS = {"anyio._backends._asyncio", "anyio._backends._trio", "asyncio", "trio"}
 
+SUITES = "wren.conformance"
+EMULATORS = "wren.conformance.emulators."  # these need neither pytest nor an extra
+
 # All of wren that runs on a worker, where only cloudpickle is installed.
 WORKER = {
     "wren",
@@ -193,7 +196,22 @@ def test_the_core_needs_its_two_dependencies_only(name: str) -> None:
 def test_the_core_imports_no_adapter(name: str) -> None:
     """Adapters are chosen by name in `wren.registry`, so that each can be left out."""
     assert imports(name) & adapters() == set()
-    assert not any(module.startswith("wren.conformance") for module in imports(name))
+    tests = {module for module in imports(name) if module.startswith(SUITES)}
+    assert {module for module in tests if not module.startswith(EMULATORS)} == set()
+    assert tests == set() or is_cli(name)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name in SOURCES if name.startswith(EMULATORS))
+)
+def test_an_emulator_needs_nothing_installed(name: str) -> None:
+    """``wren emulator`` is for everybody; a server's packages are in its own place."""
+    if name == f"{EMULATORS}gcs_server":  # runs there
+        return
+    assert foreign(name) == set()
+    assert {each for each in reachable(name) if each.startswith(SUITES)} <= {
+        each for each in SOURCES if each.startswith(EMULATORS)
+    }
 
 
 @pytest.mark.parametrize("name", sorted(adapters()))

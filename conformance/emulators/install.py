@@ -91,13 +91,17 @@ def find(recipe: Recipe) -> Installation:
     Raises:
         NotInstalledError: It is not; the message has the command that installs it.
     """
-    found = Installation(cache_directory() / recipe.key)
-    if not _is_whole(found):
+    if not is_installed(recipe):
         raise NotInstalledError(
             f"{recipe.name} {recipe.version} is not installed: "
             f"wren emulator install {recipe.name}"
         )
-    return found
+    return Installation(cache_directory() / recipe.key)
+
+
+def is_installed(recipe: Recipe) -> bool:
+    """Say whether a server is there, and the Python that it was installed with."""
+    return Installation(cache_directory() / recipe.key).python.exists()
 
 
 def install(recipe: Recipe, *, check: Callable[[], None] | None = None) -> Installation:
@@ -115,11 +119,11 @@ def install(recipe: Recipe, *, check: Callable[[], None] | None = None) -> Insta
     """
     home = cache_directory()
     place = Installation(home / recipe.key)
-    if _is_whole(place):
+    if is_installed(recipe):
         return place
     home.mkdir(parents=True, exist_ok=True)
     with _lock(home / f"{recipe.key}.lock") as lock:
-        if _is_whole(place):
+        if is_installed(recipe):
             return place
         partial = Installation(home / f"{recipe.key}.partial")
         shutil.rmtree(partial.path, ignore_errors=True)
@@ -130,11 +134,6 @@ def install(recipe: Recipe, *, check: Callable[[], None] | None = None) -> Insta
         finally:
             shutil.rmtree(partial.path, ignore_errors=True)
     return place
-
-
-def _is_whole(found: Installation) -> bool:
-    """Say whether it is there, and the Python that it was made with still is."""
-    return found.python.exists()
 
 
 @contextmanager

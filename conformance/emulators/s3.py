@@ -23,11 +23,12 @@ from wren.conformance.emulators.errors import EmulatorError
 from wren.conformance.emulators.install import Installation, Recipe, find
 from wren.conformance.emulators.process import ServerProcess
 
-RECIPE: Final = Recipe(
+_RECIPE: Final = Recipe(
     name="s3",
     version="1.5.33",
     python=("ministack==1.5.33", "hypercorn==0.18.0", "h11==0.16.0", "h2==4.4.1"),
 )
+RECIPES: Final = (_RECIPE,)
 REGION: Final = "us-east-1"
 _IN_USE: Final = "already in use"
 
@@ -55,7 +56,7 @@ def serve(*, bucket: str = "wren") -> AbstractContextManager[Emulator]:
         NotInstalledError: The server is not installed.
         EmulatorError: It did not start.
     """
-    return on_free_port(partial(_start, find(RECIPE), bucket))
+    return on_free_port(partial(_start, find(_RECIPE), bucket))
 
 
 def _start(
