@@ -166,10 +166,10 @@ def _adapter_of(item: pytest.Item) -> Adapter | None:
         return adapter
     name: str = getattr(getattr(item, "cls", None), "adapter", "")
     values: dict[str, Any] = getattr(item, "funcargs", {})
-    if "store" in values:
-        return describe_storage(values["store"], name)
-    if "compute" in values:
+    if "compute" in values:  # the store beside it is where its workers leave marks
         return describe_compute(values["compute"], name)
+    if "open_executor" not in values and "store" in values:
+        return describe_storage(values["store"], name)
     if name:
         return Adapter(name=name, version=f"wren-cloud {wren.__version__}")
     return None

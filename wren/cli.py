@@ -20,7 +20,15 @@ from typing import Any, Final, cast
 import anyio
 
 import wren
-from wren import cli_clean, cli_config, cli_doctor, cli_emulator, cli_hello, cli_run
+from wren import (
+    cli_clean,
+    cli_config,
+    cli_conformance,
+    cli_doctor,
+    cli_emulator,
+    cli_hello,
+    cli_run,
+)
 from wren.cli_common import CLOSED_PIPE, FAILED, USAGE, Command
 from wren.errors import ConfigurationError, WrenError
 
@@ -31,6 +39,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     cli_doctor.COMMAND,
     cli_clean.COMMAND,
     cli_emulator.COMMAND,
+    cli_conformance.COMMAND,
 )
 
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
