@@ -253,7 +253,7 @@ class RangeBeyondTheEndFails(Sound, caught_by="S18 S19"):
         data = await self.inner.get(key, start=start, stop=stop)
         if start and not data:
             raise TransientError(key=key)
-        return data  # noqa: RET504  # type checkers believe that the scope swallows
+        return data
 
 
 class EmptyRangeNotSent(Sound, caught_by="S46"):
@@ -512,7 +512,7 @@ class LeaksOnGetCancel(Sound, caught_by="S31"):
             await checkpoint()
         data = await self.inner.get(key, start=start, stop=stop)
         self.free += 1
-        return data  # noqa: RET504  # type checkers believe that the scope swallows
+        return data
 
 
 class CancelledPutIsTorn(Sound, caught_by="S32 S45"):
