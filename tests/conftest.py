@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Generator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
+import trustme
 from blockbuster import blockbuster_ctx
 
-from wren.conformance.emulators.catalogue import entry
+from wren.conformance.emulators import azurite, s3
+from wren.conformance.emulators.azurite import Certificate
 from wren.conformance.emulators.emulator import Emulator
 from wren.conformance.emulators.errors import NotInstalledError
 
@@ -45,11 +47,11 @@ def never_blocks_the_loop(request: pytest.FixtureRequest) -> Generator[None]:
         yield
 
 
-def _served(name: str) -> Generator[Emulator]:
+def _served(serving: AbstractContextManager[Emulator]) -> Generator[Emulator]:
     """Run an emulator; skip the test, with the command, where it is not installed."""
     with ExitStack() as stack:
         try:
-            emulator = stack.enter_context(entry(name).serve())
+            emulator = stack.enter_context(serving)
         except NotInstalledError as error:
             pytest.skip(str(error))
         yield emulator
@@ -58,13 +60,32 @@ def _served(name: str) -> Generator[Emulator]:
 @pytest.fixture(scope="session")
 def s3_server() -> Generator[Emulator]:
     """One S3 server for the whole run, started by the first test that asks."""
-    yield from _served("s3")
+    yield from _served(s3.serve())
 
 
 @pytest.fixture(scope="session")
 def azurite_server() -> Generator[Emulator]:
     """One Azurite for the whole run, started by the first test that asks."""
-    yield from _served("azurite")
+    yield from _served(azurite.serve())
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """Proof that a server is 127.0.0.1, for clients that trust its authority."""
+    folder = tmp_path_factory.mktemp("certificate")
+    paths = Certificate(folder / "chain.pem", folder / "key.pem", folder / "ca.pem")
+    authority = trustme.CA()
+    proof = authority.issue_cert("127.0.0.1")
+    paths.chain.write_bytes(b"".join(blob.bytes() for blob in proof.cert_chain_pems))
+    paths.key.write_bytes(proof.private_key_pem.bytes())
+    authority.cert_pem.write_to_path(str(paths.authority))
+    return paths
+
+
+@pytest.fixture(scope="session")
+def azurite_oauth_server(certificate: Certificate) -> Generator[Emulator]:
+    """One Azurite for the whole run that speaks HTTPS and takes tokens of Entra ID."""
+    yield from _served(azurite.serve(certificate=certificate))
 
 
 def _fresh_store(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -44,10 +45,12 @@ _UNSET: Final = (
 
 
 class Certificate(NamedTuple):
-    """Files in PEM with what a server shows to prove that it is ``127.0.0.1``."""
+    """How a server proves that it is ``127.0.0.1``: files in PEM."""
 
     chain: Path
     key: Path
+    authority: Path
+    """What signed the chain, which clients must trust."""
 
 
 @contextmanager
@@ -60,8 +63,7 @@ def serve(
         container: Its name.
         certificate: Serve HTTPS, and take bearer tokens of Entra ID too: whatever the
             audience, the issuer and the times in a token say must be right, the
-            signature is not looked at. The container is not created: that would need
-            trust in the certificate.
+            signature is not looked at.
 
     Raises:
         NotInstalledError: Azurite is not installed.
@@ -86,9 +88,11 @@ def serve(
             worker_environment() | {"AZURITE_ACCOUNTS": f"{account}:{secret}"},
         )
         ports = process.wait_until(lambda: _ports(process.output()))
-        scheme = "http" if certificate is None else "https"
-        if certificate is None:
-            _create_container(ports["Blob"], account, key, container)
+        scheme, trust = "http", None
+        if certificate is not None:
+            scheme = "https"
+            trust = ssl.create_default_context(cafile=certificate.authority)
+        _create_container(ports["Blob"], account, key, container, trust)
         yield Emulator(
             name="azurite",
             url=f"az://{account}/{container}",
@@ -110,7 +114,9 @@ def _ports(output: str) -> dict[str, int] | None:
     return found if found.keys() == {"Blob", "Queue"} else None
 
 
-def _create_container(port: int, account: str, key: bytes, container: str) -> None:
+def _create_container(
+    port: int, account: str, key: bytes, container: str, trust: ssl.SSLContext | None
+) -> None:
     """Make one request with a shared key.
 
     See https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key.
@@ -123,6 +129,6 @@ def _create_container(port: int, account: str, key: bytes, container: str) -> No
     text = f"PUT{unset}{lines}/{account}{path}\nrestype:container"
     signature = base64.b64encode(hmac.digest(key, text.encode(), hashlib.sha256))
     headers["authorization"] = f"SharedKey {account}:{signature.decode()}"
-    answer = request(port, "PUT", f"{path}?restype=container", headers)
+    answer = request(port, "PUT", f"{path}?restype=container", headers, trust=trust)
     if answer is None or answer[0] != 201:
         raise EmulatorError(f"azurite: {container!r} was not created: {answer}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
+import ssl
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Final, Protocol
 
 from wren.conformance.emulators.errors import EmulatorError
@@ -58,7 +59,7 @@ def on_free_port(start: _Start) -> Generator[Emulator]:
     """
     for left in reversed(range(_TRIES)):
         with ExitStack() as stack:
-            port = _free_port()
+            port = free_port()
             try:
                 emulator = start(stack, port)
             except PortTakenError:
@@ -75,23 +76,30 @@ def request(
     path: str,
     headers: Mapping[str, str] | None = None,
     body: bytes = b"",
+    trust: ssl.SSLContext | None = None,
 ) -> tuple[int, bytes] | None:
-    """Send one HTTP request to this machine; return status and body, or None.
+    """Send one request to this machine; return status and body.
 
-    None means that nobody listens, or answers. Proxies are not asked.
+    None means that nobody listens, or answers. Proxies are not asked. With ``trust`` it
+    is HTTPS.
     """
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_ANSWER_SECONDS)
+    connection = HTTPConnection(LOOPBACK, port, timeout=_ANSWER_SECONDS)
+    if trust is not None:
+        connection = HTTPSConnection(
+            LOOPBACK, port, timeout=_ANSWER_SECONDS, context=trust
+        )
     try:
         connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()
         return answer.status, answer.read()
-    except (OSError, http.client.HTTPException):
+    except (OSError, HTTPException):
         return None
     finally:
         connection.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
     with socket.socket() as listener:
         listener.bind((LOOPBACK, 0))
         port: int = listener.getsockname()[1]

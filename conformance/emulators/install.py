@@ -128,7 +128,7 @@ def install(recipe: Recipe, *, check: Callable[[], None] | None = None) -> Insta
         partial = Installation(home / f"{recipe.key}.partial")
         shutil.rmtree(partial.path, ignore_errors=True)
         try:
-            _build(recipe, partial, _Runner(lock, check or (lambda: None)))
+            build(recipe, partial, Runner(lock, check or (lambda: None)))
             shutil.rmtree(place.path, ignore_errors=True)
             partial.path.rename(place.path)
         finally:
@@ -146,7 +146,8 @@ def _lock(path: Path) -> Generator[int]:
         os.close(descriptor)
 
 
-def _build(recipe: Recipe, target: Installation, runner: _Runner) -> None:
+def build(recipe: Recipe, target: Installation, runner: Runner) -> None:
+    """Install into a place that is not there yet; `install` sees to all else."""
     python = str(target.python)
     if uv := _find_uv():
         runner.run([uv, "venv", "--quiet", f"--python={sys.executable}", target.path])
@@ -178,7 +179,7 @@ def _find_uv() -> str | None:
     return found if done.returncode == 0 else None
 
 
-class _Runner:
+class Runner:
     """Runs the commands of one installation."""
 
     def __init__(self, lock: int, check: Callable[[], None]) -> None:
@@ -188,6 +189,11 @@ class _Runner:
     def run(
         self, command: Sequence[str | Path], *, directory: Path | None = None
     ) -> None:
+        """Run one, in a session of its own, to its end.
+
+        Raises:
+            EmulatorError: Its exit code is not 0; the message has its output.
+        """
         with subprocess.Popen(  # noqa: S603
             command,
             cwd=directory,

@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import os
 import secrets
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -47,7 +48,8 @@ _UNSET: Final = (
 )
 
 
-def serve(*, bucket: str = "wren") -> AbstractContextManager[Emulator]:
+@contextmanager
+def serve(*, bucket: str = "wren") -> Generator[Emulator]:
     """Start an S3 server with one bucket, its data in memory, its credentials random.
 
     It serves IAM and STS too. Requests without a valid key are refused.
@@ -56,7 +58,8 @@ def serve(*, bucket: str = "wren") -> AbstractContextManager[Emulator]:
         NotInstalledError: The server is not installed.
         EmulatorError: It did not start.
     """
-    return on_free_port(partial(_start, find(_RECIPE), bucket))
+    with on_free_port(partial(_start, find(_RECIPE), bucket)) as emulator:
+        yield emulator
 
 
 def _start(
