@@ -49,7 +49,7 @@ class _Place:
     def __init__(self) -> None:
         self._directory = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
         self._environment = dict(_environment())
-        self._streams = (os.dup(1), os.dup(2))
+        self._streams = (os.dup(0), os.dup(1), os.dup(2))
 
     def restore(self) -> None:
         """Undo what tasks did to directory, environment, descriptors and children."""
@@ -57,7 +57,7 @@ class _Place:
         if _environment() != self._environment:
             os.environb.clear()
             os.environb.update(self._environment)
-        for descriptor, kept in enumerate(self._streams, 1):
+        for descriptor, kept in enumerate(self._streams):
             os.dup2(kept, descriptor)
         _kill_children()
 
