@@ -1,0 +1,9 @@
+from typing import Any, Literal
+
+from gcp_storage_emulator.storage import Storage
+
+def create_bucket(name: str, storage: Storage) -> dict[str, Any] | Literal[False]: ...
+def get(request: object, response: object, storage: Storage) -> None: ...
+def test_iam_permissions(
+    request: object, response: object, storage: Storage
+) -> None: ...

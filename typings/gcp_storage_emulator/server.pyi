@@ -1,0 +1,4 @@
+from collections.abc import Callable
+from typing import Any
+
+HANDLERS: tuple[tuple[str, dict[str, Callable[..., Any]]], ...]
