@@ -15,7 +15,7 @@ import pytest
 import trustme
 from blockbuster import blockbuster_ctx
 
-from wren.conformance.emulators import azurite, s3
+from wren.conformance.emulators import azurite, gcs, s3
 from wren.conformance.emulators.azurite import Certificate
 from wren.conformance.emulators.emulator import Emulator
 from wren.conformance.emulators.errors import NotInstalledError
@@ -64,6 +64,12 @@ def s3_server() -> Generator[Emulator]:
 
 
 @pytest.fixture(scope="session")
+def gcs_server() -> Generator[Emulator]:
+    """One GCS server for the whole run, started by the first test that asks."""
+    yield from _served(gcs.serve(anonymous=False))
+
+
+@pytest.fixture(scope="session")
 def azurite_server() -> Generator[Emulator]:
     """One Azurite for the whole run, started by the first test that asks."""
     yield from _served(azurite.serve())
@@ -104,6 +110,12 @@ def _fresh_store(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
 def s3_url(s3_server: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty S3 store; the environment of this test leads to its server."""
     return _fresh_store(s3_server, monkeypatch)
+
+
+@pytest.fixture
+def gcs_url(gcs_server: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty GCS store; the environment of this test leads to its server."""
+    return _fresh_store(gcs_server, monkeypatch)
 
 
 @pytest.fixture

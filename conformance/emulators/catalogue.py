@@ -51,6 +51,10 @@ EMULATORS: Final[Mapping[str, Entry]] = {
     "s3": Entry(
         "Amazon S3, with IAM and STS (MiniStack)", "wren.conformance.emulators.s3"
     ),
+    "gcs": Entry(
+        "Google Cloud Storage (gcp-storage-emulator)",
+        "wren.conformance.emulators.gcs",
+    ),
     "azurite": Entry(
         "Azure Blob and Queue Storage (Azurite)", "wren.conformance.emulators.azurite"
     ),
