@@ -1,0 +1,3 @@
+# The part of aiobotocore that wren uses; it ships no types of its own.
+
+__version__: str
