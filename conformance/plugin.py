@@ -15,21 +15,21 @@ by its class attribute ``adapter``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import wren
 from wren import Executor, registry
 from wren.config import Settings, load, mask_url
 from wren.conformance import rewriting as rewriting  # before the checks; see there
-from wren.conformance import targets
 from wren.conformance.recorder import ADAPTER, Recorder
 from wren.conformance.report import Adapter
 from wren.conformance.spec import check_of
-from wren.conformance.targets import describe_compute, describe_storage
+from wren.conformance.targets import Places, describe_compute, describe_storage
 from wren.protocols import Compute, Storage
 
 
@@ -67,14 +67,22 @@ def wren_settings(pytestconfig: pytest.Config) -> Settings:
     )
 
 
+@pytest.fixture(scope="session")
+def wren_places(wren_settings: Settings) -> Iterator[Places]:
+    """Yield where tests find empty places; nothing is left of them at the end."""
+    places = Places(wren_settings)
+    yield places
+    anyio.run(places.remove)
+
+
 @pytest.fixture
 async def store(
-    request: pytest.FixtureRequest, wren_settings: Settings
+    request: pytest.FixtureRequest, wren_settings: Settings, wren_places: Places
 ) -> AsyncIterator[Storage]:
-    """Yield an empty place in the configured store, or in the backend's own."""
-    if not await targets.has_store(wren_settings):
+    """Yield a store at an empty place of what is configured, or the backend's own."""
+    if not await wren_places.has_store():
         pytest.skip(f"the backend {wren_settings.backend!r} has no store of its own")
-    async with targets.fresh_store(wren_settings) as opened:
+    async with wren_places.store() as opened:
         target = wren_settings.storage or wren_settings.backend
         request.node.stash[ADAPTER] = describe_storage(opened, target=target)
         yield opened
@@ -96,7 +104,7 @@ async def compute(
 
 @pytest.fixture
 async def open_executor(
-    request: pytest.FixtureRequest, wren_settings: Settings
+    request: pytest.FixtureRequest, wren_settings: Settings, wren_places: Places
 ) -> AsyncIterator[Callable[..., Executor]]:
     """Yield what makes an executor of the configured backend and store."""
     backend, storage = wren_settings.backend, wren_settings.storage
@@ -106,7 +114,7 @@ async def open_executor(
         version=f"wren-cloud {wren.__version__}",
         target=mask_url(storage) if storage else backend,
     )
-    async with targets.fresh_place(wren_settings) as place:
+    async with wren_places.place() as place:
 
         def make(**options: Any) -> Executor:
             given: dict[str, Any] = {"backend": backend, "storage": place} | options

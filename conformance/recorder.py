@@ -10,7 +10,14 @@ from typing import Any, Final, cast
 import pytest
 
 import wren
-from wren.conformance.report import Adapter, Outcome, Report, Status, table
+from wren.conformance.report import (
+    NOT_SELECTED,
+    Adapter,
+    Outcome,
+    Report,
+    Status,
+    table,
+)
 from wren.conformance.spec import Check, check_of, is_not_offered
 from wren.conformance.targets import describe_compute, describe_storage
 
@@ -28,11 +35,11 @@ class _Record:
     test: str
     loop: str
     suite: str
-    """The class, of which all tests are about the same adapter."""
+    """The class, of which all tests are about one adapter; or the test itself."""
 
     status: Status = Status.NOT_RUN
     seconds: float = 0.0
-    detail: str = "not selected"
+    detail: str = NOT_SELECTED
 
 
 class Recorder:
@@ -93,10 +100,16 @@ class Recorder:
                 terminalreporter.write_line(line)
 
     def report(self) -> Report:
-        """Return what is known so far."""
+        """Return what is known so far.
+
+        A suite of which nothing was selected is not part of it.
+        """
         unknown = {
-            record.suite: Adapter(name=record.suite, version="unknown")
+            record.suite: Adapter(
+                name=record.suite.rpartition("::")[2], version="unknown"
+            )
             for record in self._records.values()
+            if record.detail != NOT_SELECTED
         }
         adapters = unknown | self._adapters
         outcomes = [
@@ -112,6 +125,7 @@ class Recorder:
                 detail=record.detail,
             )
             for record in self._records.values()
+            if record.suite in adapters
         ]
         by_name = {adapter.name: adapter for adapter in adapters.values()}
         return Report(adapters=list(by_name.values()), outcomes=outcomes)
@@ -120,14 +134,14 @@ class Recorder:
         check = check_of(getattr(item, "obj", None))
         if check is None:
             return None
-        suite: type[Any] | None = getattr(item, "cls", None)
+        suite = item.getparent(pytest.Class) or item
         callspec: Any = getattr(item, "callspec", None)
         loop: Any = callspec.params.get("anyio_backend", "") if callspec else ""
         record = _Record(
             check=check,
             test=item.name,
             loop=loop if isinstance(loop, str) else loop[0],  # with its options
-            suite=suite.__name__ if suite else item.path.stem,
+            suite=suite.nodeid,
         )
         self._records[item.nodeid] = record
         return record

@@ -16,6 +16,9 @@ import wren
 
 SCHEMA: Final = 1
 
+NOT_SELECTED: Final = "not selected"
+"""The detail of a check that nobody wanted to run."""
+
 _TITLE: Final = 60  # columns
 
 
@@ -143,9 +146,11 @@ def table(report: Report) -> Iterator[str]:
     """Yield the lines of a table: a row for each check, a column for each adapter.
 
     A check that consists of several tests shows the worst of their outcomes. Below the
-    table, a line for each test that failed.
+    table, a line for each test that failed. Checks that were not selected are only
+    counted.
     """
-    for part, outcomes in _parts(report.outcomes):
+    selected = [each for each in report.outcomes if each.detail != NOT_SELECTED]
+    for part, outcomes in _parts(selected):
         names = list(dict.fromkeys(outcome.adapter for outcome in outcomes))
         widths = [max(len(name), len("FAILED")) for name in names]
         cells = "  ".join(map(str.ljust, names, widths))
@@ -219,10 +224,12 @@ def _parts(outcomes: Iterable[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
         letters = outcome.id.rstrip("0123456789-")
         return _PARTS.get(letters, letters)
 
-    names = list(dict.fromkeys(map(part, outcomes := list(outcomes))))
-    for name in names:
-        inside = [outcome for outcome in outcomes if part(outcome) == name]
-        yield name, sorted(inside, key=order)
+    by_part: dict[str, list[Outcome]] = {name: [] for name in _PARTS.values()}
+    for outcome in outcomes:
+        by_part.setdefault(part(outcome), []).append(outcome)
+    for name, inside in by_part.items():
+        if inside:
+            yield name, sorted(inside, key=order)
 
 
 def _by_check(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]:

@@ -61,8 +61,10 @@ def _check(args: Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="wren-conformance-") as folder:
         written = Path(folder, "report.json")
         code = _run_pytest(args, Path(folder), written)
+        if code == pytest.ExitCode.USAGE_ERROR:  # of -k; pytest has said why
+            return USAGE
         if not written.exists():
-            return USAGE if code == pytest.ExitCode.USAGE_ERROR else FAILED
+            return FAILED
         text = written.read_text(encoding="utf-8")
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         return _refuse(f"no check matches {args.expression!r}")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Final
+
 import pytest
 
 from wren.config import Settings
 from wren.conformance import rewriting as rewriting  # before the checks; see there
+from wren.conformance.compute import ComputeSuite, ComputeTraits
 from wren.conformance.storage import StorageSuite
-from wren.conformance.targets import longest_key
+from wren.conformance.targets import Places
+from wren.protocols import Storage
+
+_TRAITS: Final[Mapping[str, ComputeTraits]] = {
+    "local": ComputeTraits(clean_temp=False),
+}
+"""What platforms do not offer. Of one that is not here, everything is asked."""
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +31,26 @@ class TestStorage(StorageSuite):
     """The plugin's fixtures give it an empty store for each test."""
 
     @pytest.fixture
-    def longest_key(self, wren_settings: Settings) -> int:
+    def longest_key(self, wren_places: Places) -> int:
         """Leave room for what the place of a test puts before its keys."""
-        return longest_key(wren_settings)
+        return wren_places.longest_key
+
+
+class TestCompute(ComputeSuite):
+    """Workers leave their marks in the configured store, which they surely reach."""
+
+    @pytest.fixture(autouse=True)
+    def adapt(self, wren_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ask for what the platform offers."""
+        traits = _TRAITS.get(wren_settings.backend, ComputeTraits())
+        memory = wren_settings.memory
+        limit = None if memory is None else memory << 20
+        monkeypatch.setattr(type(self), "traits", replace(traits, memory=limit))
+
+    @pytest.fixture
+    async def store(self, wren_places: Places) -> AsyncIterator[Storage]:
+        """Open the configured store, or the backend's own."""
+        if not await wren_places.has_store():
+            pytest.skip("no store is configured, and the backend has none")
+        async with wren_places.store() as opened:
+            yield opened
