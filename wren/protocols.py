@@ -337,3 +337,16 @@ class Deployer(Protocol):
     def logs(self, name: str) -> AsyncIterator[str]:
         """Yield the function's recent log lines, oldest first."""
         ...
+
+
+@runtime_checkable
+class HasDeployer(Protocol):
+    """What a `Compute` offers besides, where functions have to be deployed."""
+
+    def open_deployer(self) -> Deployer:
+        """Return the deployer, which shares this adapter's connections.
+
+        Does no I/O by itself. What the deployer opens is released by
+        `Compute.aclose`.
+        """
+        ...
