@@ -69,7 +69,7 @@ def wren_settings(pytestconfig: pytest.Config) -> Settings:
 
 @pytest.fixture(scope="session")
 def wren_places(wren_settings: Settings) -> Iterator[Places]:
-    """Yield where tests find empty places; nothing is left of them at the end."""
+    """Yield where tests find empty places; none is left at the end."""
     places = Places(wren_settings)
     yield places
     anyio.run(places.remove)

@@ -7,6 +7,7 @@ the checks leave much behind in theirs.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
@@ -17,11 +18,14 @@ from typing import Final
 
 import pytest
 
+from wren.conformance.guard import Guard
 from wren.conformance.report import Report, compare, table
 
 OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
+
+_SECONDS: Final = 300.0  # for one check
 
 # Others' plugins and a project's settings shall not decide what is checked, or how.
 _OPTIONS: Final = (
@@ -90,6 +94,8 @@ def _run_pytest(args: Namespace, folder: Path, written: Path) -> int:
         options.append(f"--wren-backend={args.backend}")
     if args.expression is not None:
         options.append(f"-k={args.expression}")
+    guard = Guard(_SECONDS)
+    signal.signal(signal.SIGINT, guard.interrupt)
     sys.stdout.flush()
     results = os.dup(1)
     os.dup2(2, 1)
@@ -98,7 +104,7 @@ def _run_pytest(args: Namespace, folder: Path, written: Path) -> int:
             patch.delenv("PYTEST_ADDOPTS", raising=False)
             patch.delenv("PYTEST_PLUGINS", raising=False)
             patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-            return pytest.main([*options, suites.origin])
+            return pytest.main([*options, suites.origin], plugins=[guard])
     finally:
         sys.stdout.flush()
         os.dup2(results, 1)
