@@ -389,8 +389,9 @@ def test_nobody_there_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
         reply(412),
         error(409, "BlobAlreadyExists"),
         reply(409, x_ms_error_code="BlobAlreadyExists"),
+        reply(403, x_ms_error_code="UnauthorizedBlobOverwrite"),
     ],
-    ids=["s3", "bare", "azure-xml", "azure-header"],
+    ids=["s3", "bare", "azure-xml", "azure-header", "azure-create-only"],
 )
 def test_a_taken_key_is_an_answer(server: Server, taken: Action) -> None:
     """Each cloud says it in its way; none is an error, and none is tried again."""
@@ -399,6 +400,17 @@ def test_a_taken_key_is_an_answer(server: Server, taken: Action) -> None:
     assert grants.store(grant(server, "PUT"), [b"x"]) == "exists"
 
     assert len(server.requests) == 1
+
+
+def test_azurites_word_counts_where_there_is_a_condition(server: Server) -> None:
+    """It says the same to a grant that is worth nothing, which must not be hidden."""
+    refused = error(403, "AuthorizationPermissionMismatch")
+    server.script = [refused, refused]
+
+    conditional = grant(server, "PUT", **{"if-none-match": "*"})
+    assert grants.store(conditional, [b"x"]) == "exists"
+    with pytest.raises(StorageError, match="403 AuthorizationPermissionMismatch"):
+        grants.store(grant(server, "PUT"), [b"x"])
 
 
 def test_a_conflict_is_no_answer(server: Server) -> None:

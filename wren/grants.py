@@ -42,6 +42,11 @@ _WRITTEN: Final = frozenset({200, 201, 204})
 _TRY_AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
 _NO_BUCKET: Final = frozenset({"NoSuchBucket", "ContainerNotFound"})
 
+# Azure answers the second if what it looks at first is not the condition but the grant,
+# which allows to create and not to overwrite. Azurite has only a less precise word.
+_TAKEN: Final = frozenset({"BlobAlreadyExists", "UnauthorizedBlobOverwrite"})
+_TAKEN_IN_AZURITE: Final = frozenset({"AuthorizationPermissionMismatch"})
+
 
 def to_json(grant: Grant) -> dict[str, Any]:
     """Return a grant as the object that the functions of this module take."""
@@ -116,9 +121,11 @@ def store(grant: Mapping[str, Any], parts: Sequence[Buffer]) -> Stored:
             like.
     """
     path = _path(grant)
-    if path is None:
-        return _exchange(grant, parts, _settle)
     conditional = any(name.lower() == "if-none-match" for name in grant["headers"])
+    if path is None:
+        emulated = conditional and grant["url"].startswith("http:")
+        taken = _TAKEN | _TAKEN_IN_AZURITE if emulated else _TAKEN
+        return _exchange(grant, parts, partial(_settle, taken=taken))
     parent, name = os.path.split(path)
     open_parent = partial(files.open_directory, parent, create=True)
     with translate(files.classify, (OSError,), "file", path):
@@ -272,11 +279,11 @@ def _receive_buffer(response: HTTPResponse) -> memoryview:
     return buffer
 
 
-def _settle(response: HTTPResponse) -> Stored:
+def _settle(response: HTTPResponse, *, taken: frozenset[str]) -> Stored:
     if response.status in _WRITTEN:
         return "written"
     code = _code(response)
-    if response.status == 412 or code == "BlobAlreadyExists":
+    if response.status == 412 or code in taken:
         return "exists"
     if response.status == 409:
         # S3: another conditional write is in flight, and may yet fail. Ask once more.

@@ -36,6 +36,8 @@ BACKENDS: Final[dict[str, Adapter]] = {"local": Adapter("wren.backends.local")}
 STORAGE: Final[dict[str, Adapter]] = {
     "memory": Adapter("wren.storage.memory"),
     "file": Adapter("wren.storage.local"),
+    "s3": Adapter("wren.storage.s3", "aws"),
+    "az": Adapter("wren.storage.azure", "azure"),
 }
 
 
