@@ -145,9 +145,9 @@ class Report:
 def table(report: Report) -> Iterator[str]:
     """Yield the lines of a table: a row for each check, a column for each adapter.
 
-    A check that consists of several tests shows the worst of their outcomes. Below the
-    table, a line for each test that failed. Checks that were not selected are only
-    counted.
+    A check that consists of several tests shows the worst of their outcomes, and the
+    name of the first test that had it. Below the table, a line for each test that
+    failed. Checks that were not selected are only counted.
     """
     selected = [each for each in report.outcomes if each.detail != NOT_SELECTED]
     for part, outcomes in _parts(selected):
@@ -174,7 +174,8 @@ def _row(
     identity: str, same: list[Outcome], names: list[str], widths: list[int]
 ) -> str:
     # A test's name says by itself what must hold; its title may lean on the name.
-    title = same[0].test.partition("[")[0].removeprefix("test_").replace("_", " ")
+    test = min(same, key=lambda each: _SEVERITY.index(each.status)).test
+    title = test.partition("[")[0].removeprefix("test_").replace("_", " ")
     cells = [
         _CELLS[_worst([each for each in same if each.adapter == name])]
         for name in names

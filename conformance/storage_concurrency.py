@@ -28,6 +28,9 @@ from wren.storage.parts import PART
 
 _SOON: Final = 30.0  # seconds; a call that takes longer waits for what never comes
 
+# How the event loops name the threads that all calls share, and that they keep.
+_POOLS: Final = ("AnyIO worker thread", "asyncio_", "Trio thread", "trio.")
+
 
 class ConcurrencyChecks:
     """A call can be cancelled, disturbs no other, and leaves nothing behind."""
@@ -220,10 +223,11 @@ class _Held(NamedTuple):
 
 
 async def _held() -> _Held:
-    # The thread comes first, so that there is one at every count.
-    descriptors = await anyio.to_thread.run_sync(_descriptors)
-    tasks = len(anyio.get_running_tasks())
-    return _Held(descriptors, threading.active_count(), tasks)
+    return _Held(
+        await anyio.to_thread.run_sync(_descriptors),
+        sum(not each.name.startswith(_POOLS) for each in threading.enumerate()),
+        len(anyio.get_running_tasks()),
+    )
 
 
 def _descriptors() -> int:
