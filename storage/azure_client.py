@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from io import BytesIO
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 from anyio import CancelScope, Lock, to_thread
 from azure.core.credentials_async import AsyncTokenCredential
-from azure.core.pipeline.transport import AioHttpTransport
 from azure.storage.blob import UserDelegationKey
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
 from wren.errors import ConfigurationError, StorageError
 from wren.storage.azure_errors import NAME, Errors
 from wren.storage.azure_login import Credential, Login
+from wren.storage.azure_transport import Transport
 from wren.storage.parts import PART
-from wren.storage.requests import CONNECT_SECONDS, IDLE_SECONDS, Requests
+from wren.storage.requests import Requests
 
 T = TypeVar("T")
 
@@ -31,10 +26,6 @@ API_VERSION: Final = "2026-02-06"
 
 SINGLE_PUT: Final = 2 * PART
 """Bytes of the largest object that is written in one request."""
-
-_PIECE: Final = 1024 * 1024  # bytes that aiohttp writes at once, without a warning
-
-_AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class Client:
@@ -132,11 +123,7 @@ class Client:
             if self._closed:
                 raise StorageError("the store is closed", store=NAME)
             if self._service is None or self._container is None:
-                transport = _Transport(
-                    session=self._connect(),
-                    connection_timeout=CONNECT_SECONDS,
-                    read_timeout=IDLE_SECONDS,
-                )
+                transport = Transport(self.login.endpoint, self.requests.slots)
                 try:
                     # In a thread: it imports much, reads files and runs programs.
                     made = await to_thread.run_sync(self._log_in, transport)
@@ -147,18 +134,6 @@ class Client:
                 self._credential, self._service = made
                 self._container = self._service.get_container_client(self._name)
             return self._service, self._container
-
-    def _connect(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self.requests.slots, socket_factory=_socket
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            # Not trust_env: that looks at the environment anew for each request, in a
-            # thread, and where the login is a SAS, for a password in ~/.netrc too.
-            proxy=_proxy_of(self.login.endpoint),
-        )
 
     def _log_in(self, transport: Any) -> tuple[Credential, BlobServiceClient]:
         credential = self.login.credential()
@@ -171,39 +146,3 @@ class Client:
             max_single_put_size=SINGLE_PUT,
             max_chunk_get_size=PART,
         )
-
-
-class _Transport(AioHttpTransport):  # type: ignore[misc]  # found by __getattr__
-    """Sends large bodies in small pieces, and reads each answer within its request.
-
-    The library would write a body in one go, while nothing else can run. And it would
-    read a download's body later and, if it is cut short, ask again by itself, three
-    times, with pauses of a second.
-    """
-
-    async def send(self, request: Any, *, stream: bool = False, **config: Any) -> Any:
-        del stream
-        body = request.data
-        if isinstance(body, bytes) and len(body) > _PIECE:
-            request.data = BytesIO(body)
-        parent: Any = super()
-        return await parent.send(request, stream=False, **config)
-
-
-def _proxy_of(endpoint: str) -> str | None:
-    """Return the proxy that the environment names for an address, if it does."""
-    url = urlsplit(endpoint)
-    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
-
-
-def _socket(address: _AddressInfo) -> socket.socket:
-    """Make a socket that gives up when the other side takes nothing.
-
-    aiohttp limits the silence while it waits for an answer, not while it sends.
-    """
-    family, kind, protocol, *_ = address
-    made = socket.socket(family, kind, protocol)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        patience = int(IDLE_SECONDS * 1000)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
-    return made
