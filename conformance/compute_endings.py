@@ -223,9 +223,9 @@ class EndingChecks(ComputeCalls):
         """A driver that is killed leaves no worker running."""
         if not self.driver:
             not_offered("driver")
-        request = tmp_path / "request"
+        request = anyio.Path(tmp_path, "request")
         heart = await marks.heart("heart")
-        request.write_bytes(b"".join(ask(probes.beat, (heart, _LIFE))))
+        await request.write_bytes(b"".join(ask(probes.beat, (heart, _LIFE))))
 
         process = await anyio.open_process(
             [sys.executable, "-c", self.driver + _DRIVER, str(request)],

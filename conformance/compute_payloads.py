@@ -20,6 +20,7 @@ from wren.errors import PayloadTooLargeError, RemoteError
 from wren.protocols import Compute
 
 _LARGE: Final = 1 << 20
+_MANY: Final = 8
 _HEADER: Final = 4096
 _ROOM: Final = 64 * 1024  # for what a response holds besides the value
 
@@ -39,6 +40,11 @@ def fitting(count: float, places: Sequence[dict[str, Any]] = ()) -> list[Buffer]
         if not missing:
             return request
         length += missing
+
+
+def several(compute: Compute) -> int:
+    """Return how many invocations may be under way, running or waiting; or enough."""
+    return min(compute.limits.concurrency + compute.limits.queue, _MANY)
 
 
 class PayloadChecks(ComputeCalls):
@@ -75,7 +81,7 @@ class PayloadChecks(ComputeCalls):
             answers[number] = (await self.call(ready, probes.echo, number)).value
 
         async with anyio.create_task_group() as group:
-            for number in range(self.several(ready) * 2):
+            for number in range(several(ready)):
                 group.start_soon(one, number)
 
         assert answers == {number: number for number in answers}
@@ -135,7 +141,7 @@ class PayloadChecks(ComputeCalls):
         self, ready: Compute, marks: Marks
     ) -> None:
         """Every request runs exactly once, also among others."""
-        names = [f"task-{number}" for number in range(self.several(ready) * 2)]
+        names = [f"task-{number}" for number in range(several(ready))]
 
         async def one(name: str) -> None:
             await self.call(ready, probes.mark, await marks.places(name))
@@ -161,7 +167,9 @@ class PayloadChecks(ComputeCalls):
     @check("C24", Level.SCALE)
     async def test_invocations_overlap(self, ready: Compute, marks: Marks) -> None:
         """As many as are declared run at the same time; of many, the first eight."""
-        names = [f"task-{number}" for number in range(self.several(ready))]
+        names = [
+            f"task-{number}" for number in range(min(ready.limits.concurrency, _MANY))
+        ]
         gate = await marks.gate("gate")
         answers: list[Any] = []
 
@@ -176,8 +184,3 @@ class PayloadChecks(ComputeCalls):
             await marks.open("gate")
 
         assert len([answer.value for answer in answers]) == len(names)
-
-    @staticmethod
-    def several(compute: Compute) -> int:
-        """Return how many invocations to have at the same time."""
-        return min(compute.limits.concurrency, 8)
