@@ -127,7 +127,9 @@ class Recorder:
             for record in self._records.values()
             if record.suite in adapters
         ]
-        by_name = {adapter.name: adapter for adapter in adapters.values()}
+        by_name: dict[str, Adapter] = {}
+        for adapter in adapters.values():  # several suites may be about one
+            by_name.setdefault(adapter.name, adapter)
         return Report(adapters=list(by_name.values()), outcomes=outcomes)
 
     def _note(self, item: pytest.Item) -> _Record | None:
