@@ -31,6 +31,7 @@ from wren.errors import (
 )
 from wren.storage.azure import AzureStorage, open_storage
 from wren.storage.azure_client import SINGLE_PUT
+from wren.storage.azure_login import find_login
 from wren.storage.parts import PART
 
 pytestmark = pytest.mark.anyio
@@ -135,6 +136,8 @@ class Server:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     reading: asyncio.Event = field(default_factory=asyncio.Event)
     """Bodies are read while this is set."""
+    pause: float = 0
+    """Seconds after each 256 KiB of a body."""
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = field(
         default_factory=dict[asyncio.Task[None], asyncio.StreamWriter]
     )
@@ -183,7 +186,11 @@ class Server:
             name, _, value = line.partition(": ")
             headers[name.lower()] = value
         await self.reading.wait()
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        left = int(headers.get("content-length", "0"))
+        body = b""
+        while left > len(body):
+            body += await reader.readexactly(min(left - len(body), 256 * 1024))
+            await asyncio.sleep(self.pause)
         return Request(method, target, headers, body)
 
 
@@ -192,8 +199,11 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Server]:
     """A server; the environment of the test leads to it."""
     played = Server()
     played.reading.set()
-    listener = await asyncio.start_server(played.serve, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
+    listening = socket.create_server(("127.0.0.1", 0))
+    # Small, so that a body is not sent long before it is read.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    listener = await asyncio.start_server(played.serve, sock=listening)
+    port: int = listening.getsockname()[1]
     played.endpoint = f"BlobEndpoint=http://127.0.0.1:{port}/acc"
     monkeypatch.setenv(
         "AZURE_STORAGE_CONNECTION_STRING",
@@ -379,8 +389,9 @@ async def test_silence_ends_a_try(
     assert await store.get("k") == b"v"
 
 
+@pytest.mark.parametrize("size", [100 * 1024, SINGLE_PUT])
 async def test_a_server_that_takes_nothing_ends_a_try(
-    server: Server, store: AzureStorage, monkeypatch: pytest.MonkeyPatch
+    server: Server, store: AzureStorage, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """The limit on silence holds while a body is sent, too."""
     monkeypatch.setattr("wren.storage.azure_transport.IDLE_SECONDS", 0.2)
@@ -389,9 +400,22 @@ async def test_a_server_that_takes_nothing_ends_a_try(
 
     with anyio.fail_after(20):
         with pytest.raises(TransientError):
-            await store.put("k", bytes(SINGLE_PUT))
+            await store.put("k", bytes(size))
 
     assert not server.requests
+
+
+async def test_a_slow_line_is_not_silent(
+    server: Server, store: AzureStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body may take many times as long as the longest silence."""
+    monkeypatch.setattr("wren.storage.azure_transport.IDLE_SECONDS", 1.0)
+    server.pause = 0.04
+    server.script = [reply(201)]
+
+    await store.put("k", bytes(12 * 1024 * 1024))  # in two seconds
+
+    assert len(server.requests) == 1
 
 
 # --- large objects ------------------------------------------------------------------
@@ -707,4 +731,4 @@ async def test_no_secret_is_told(
     assert "CANARYSIG" in server.requests[0].target
     shown = "".join(traceback.format_exception(caught.value))
     assert "CANARYSIG" not in shown + repr(vars(caught.value)) + caplog.text
-    assert "CANARYSIG" not in repr(store._login)
+    assert "CANARYSIG" not in repr(find_login("acc"))
