@@ -58,6 +58,10 @@ class RequestWriter:
 
     def __init__(self, limits: Limits, versions: list[str]) -> None:
         self._limits = limits
+        self._unlimited = (
+            limits.lossless
+            and limits.request_bytes == limits.response_bytes == math.inf
+        )
         self._versions = versions
         self._packing = anyio.Lock()
         self._plain_key: tuple[str, str, float | None] | None = None
@@ -90,7 +94,7 @@ class RequestWriter:
         function = run.function or await self._pack(run, packer)
         many = batch.many or await _pickle(batch)
         carry = batch.carry or not function.known
-        plain = many.each is None and self._limits.lossless and not carry
+        plain = many.each is None and self._unlimited and not carry
         if plain and not self.commits(run, seconds):
             return encode_text(REQUEST, self._plain(run, function), many.frames)
         header: dict[str, Any] = {
