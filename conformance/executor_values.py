@@ -178,7 +178,7 @@ class ValueChecks:
                 return self.x * n
 
         def power(n: int, *, exponent: int) -> int:
-            return n**exponent
+            return int(n**exponent)
 
         async def later(n: int) -> int:
             return -n

@@ -1,8 +1,8 @@
 """A `Compute` that allows less than the one it wraps, and refuses the rest.
 
 With limits of a few hundred bytes every function, argument and result has to travel
-through storage, on any backend; with a short ``direct_seconds`` every response has to be
-stored and waited for.
+through storage, on any backend; with a short ``direct_seconds`` every response has to
+be stored and waited for.
 """
 
 from __future__ import annotations
@@ -194,6 +194,6 @@ def _check(what: str, envelope: Buffer, kind: int, limit: float) -> None:
         payload = len(envelope)
     if payload > limit or len(envelope) > limit + HEADER_ROOM:
         raise PayloadTooLargeError(
-            f"a {what} of {len(envelope)} bytes with {payload} bytes of payload; at most "
-            f"{limit:g} are allowed"
+            f"a {what} of {len(envelope)} bytes with {payload} bytes of payload; at"
+            f" most {limit:g} are allowed"
         )

@@ -24,7 +24,8 @@ class TestLocal(ExecutorSuite):
         """Two workers, and a store of their own."""
 
         def open_executor(**options: Any) -> Executor:
-            return Executor(backend="local", **{"concurrency": 2} | options)
+            chosen: dict[str, Any] = {"concurrency": 2, **options}
+            return Executor(backend="local", **chosen)
 
         return open_executor
 
