@@ -212,6 +212,7 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Server]:
     monkeypatch.setattr("wren.storage.requests._FIRST_PAUSE", 0.0)  # no pauses
     yield played
     listener.close()
+    played.answer = lambda _: GONE
     played.reading.set()
     for writer in played.connections.values():
         writer.close()
