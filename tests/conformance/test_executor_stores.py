@@ -1,0 +1,155 @@
+"""The executor on this machine, everything it carries going through a cloud's store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from wren.backends.local.compute import LocalCompute
+from wren.config import Settings
+from wren.conformance.emulators.emulator import Emulator
+from wren.conformance.executor import ExecutorSuite
+from wren.conformance.limits import LimitedCompute
+from wren.conformance.proxy import FaultProxy
+from wren.executor import Executor
+from wren.registry import open_storage
+
+Open = Callable[..., Executor]
+
+INLINE = 300
+"""Bytes of a request or a response that need no store."""
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """Two of the client libraries know asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def open_on() -> AsyncIterator[Callable[..., Executor]]:
+    """Make executors on a store, with two workers whose messages hold little."""
+    opened: list[LimitedCompute] = []
+
+    def open_on(url: str, *, inline: float = INLINE, **options: Any) -> Executor:
+        compute = LimitedCompute(
+            LocalCompute(2), request_bytes=inline, response_bytes=inline
+        )
+        opened.append(compute)
+        return Executor(backend=compute, storage=url, **options)
+
+    yield open_on
+    for compute in opened:
+        await compute.aclose()
+
+
+class StoreSuite(ExecutorSuite):
+    """The suite over the store that a fixture ``url`` names."""
+
+    inline = False
+
+    @pytest.fixture
+    def open_executor(self, open_on: Callable[..., Executor], url: str) -> Open:
+        """Make executors on the store."""
+
+        def open_executor(**options: Any) -> Executor:
+            return open_on(url, **options)
+
+        return open_executor
+
+    @pytest.fixture
+    def leftovers(self, url: str) -> Callable[[], Awaitable[list[str]]]:
+        """Look with another client."""
+
+        async def leftovers() -> list[str]:
+            store = open_storage(url, Settings())
+            try:
+                return [info.key async for info in store.list()]
+            finally:
+                await store.aclose()
+
+        return leftovers
+
+
+@pytest.mark.blocking  # starting an interpreter blocks the loop for a moment
+class TestS3(StoreSuite):
+    """Grants are presigned URLs."""
+
+    @pytest.fixture
+    def url(self, s3_url: str) -> str:
+        """Return an empty place in a bucket."""
+        return s3_url
+
+
+@pytest.mark.blocking  # as above
+class TestGCS(StoreSuite):
+    """Grants are V4 signed URLs."""
+
+    @pytest.fixture
+    def url(self, gcs_url: str) -> str:
+        """Return an empty place in a bucket."""
+        return gcs_url
+
+
+@pytest.mark.blocking  # as above
+class TestAzure(StoreSuite):
+    """Grants are shared access signatures."""
+
+    @pytest.fixture
+    def url(self, azurite_url: str) -> str:
+        """Return an empty place in a container."""
+        return azurite_url
+
+
+@pytest.fixture
+async def counted(
+    s3_server: Emulator, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[str, FaultProxy]]:
+    """Return a store's URL, and what counts the requests that reach its server."""
+    endpoint = s3_server.environment["AWS_ENDPOINT_URL_S3"]
+    async with FaultProxy(endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        yield s3_url, proxy
+
+
+@pytest.mark.anyio
+@pytest.mark.blocking  # as above
+async def test_the_store_hears_nothing_of_what_fits_inline(
+    open_on: Callable[..., Executor], counted: tuple[str, FaultProxy]
+) -> None:
+    """0 requests for each task, counted by the server."""
+    url, proxy = counted
+
+    async with open_on(url, inline=1 << 20) as executor:
+        assert await executor.map(abs, range(200)) == list(range(200))
+        assert await executor.submit(abs, -1) == 1
+
+    assert proxy.requests == []
+
+
+@pytest.mark.anyio
+@pytest.mark.blocking  # as above
+async def test_an_object_is_written_once_and_read_once(
+    open_on: Callable[..., Executor], counted: tuple[str, FaultProxy]
+) -> None:
+    """At most 1 PUT and 1 GET for each spilled object, counted by the server."""
+    url, proxy = counted
+    items = [bytes([n]) * 20_000 for n in range(12)]
+
+    async with open_on(url) as executor:
+        results = await executor.map(lambda data: data[::-1], items, chunksize=1)
+
+    assert results == items
+    seen = Counter(
+        (each.method, each.path.partition("?")[0]) for each in proxy.requests
+    )
+    objects = {path for method, path in seen if method == "PUT"}
+    arguments = {path for path in objects if "/in/" in path}
+    responses = {path for path in objects if "/out/" in path}
+    assert (len(arguments), len(responses)) == (12, 12)
+    assert {seen["PUT", path] for path in objects} == {1}
+    assert {seen["GET", path] for path in arguments | responses} == {1}
+    assert {method for method, path in seen if "/wren/jobs/" in path} == {"GET", "PUT"}
