@@ -40,6 +40,9 @@ _CONDITION: Final = re.compile(
     r"resource\.name\.startsWith\('projects/_/buckets/((?:[^'\\]|\\.)*)'\)"
 )
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_AUDIENCE: Final = "https://oauth2.googleapis.com/token"
+"""What google-auth writes, wherever it asks."""
+
 _SKEW: Final = 300  # seconds by which clocks may differ
 _LONGEST: Final = 7 * 24 * 3600  # seconds that a signed URL may be valid
 
@@ -128,7 +131,7 @@ class Identity:
         if form.get("grant_type") != _GRANT:
             raise GrantError("unsupported_grant_type", "Invalid grant_type")
         claims, account = self._claims(form.get("assertion", ""))
-        if claims.get("aud") != token_uri:
+        if claims.get("aud") not in {token_uri, _AUDIENCE}:
             raise GrantError("invalid_grant", "Invalid JWT: wrong audience")
         now = time.time()
         issued, expires = float(claims["iat"]), float(claims["exp"])

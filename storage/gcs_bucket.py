@@ -1,0 +1,259 @@
+"""Single requests to one bucket, made by Google's client in whatever thread calls.
+
+Retries are off everywhere: `wren.storage.requests` makes them.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import quote
+
+import google_crc32c
+import requests
+from google.api_core.exceptions import from_http_response
+
+from wren.errors import KeyNotFoundError, StorageError, TransientError
+from wren.protocols import ObjectInfo
+from wren.storage.gcs_connection import TIMEOUTS, Connection
+from wren.storage.gcs_errors import NAME, explain, explained
+
+if TYPE_CHECKING:
+    from google.cloud.storage import Blob
+
+NONCE: Final = "wren-nonce"
+"""Metadata of an object that was put if absent: who has written it."""
+
+CONTENT_TYPE: Final = "application/octet-stream"
+
+MAX_BATCH: Final = 100
+"""Calls in one batch: https://cloud.google.com/storage/docs/batch."""
+
+_FIELDS: Final = "items(name,size,etag,timeCreated),nextPageToken"
+_CRC: Final = re.compile(r"crc32c=([A-Za-z0-9+/=]+)")
+PIECE: Final = 1024 * 1024
+"""Bytes that are sent, or looked at, in one go."""
+
+
+class Content(NamedTuple):
+    """A range of an object's bytes."""
+
+    data: bytes
+    size: int
+    """Of the whole object."""
+
+    generation: str
+    """Which object it is, of all that have had this name."""
+
+    crc32c: str
+    """Of the whole object, in base64; empty if the store does not say."""
+
+
+class Bucket:
+    """One bucket. Every method makes one request and blocks for it.
+
+    Safe for use by many threads. Names are objects' full names. Errors are those of
+    `wren.errors`, with ``key`` as it was given.
+    """
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        self.name = name
+        self.connection = connection
+
+    def read(
+        self, name: str, key: str, start: int, stop: int, generation: str = ""
+    ) -> Content:
+        """Read a range that may reach beyond the end.
+
+        Args:
+            name: The object.
+            key: For errors.
+            start: First byte.
+            stop: One past the last byte; more than ``start``.
+            generation: Which object it must be; empty for any.
+
+        Raises:
+            PreconditionError: The object has been replaced.
+        """
+        connected = self.connection.get()
+        url = (
+            f"{connected.client.api_endpoint}/download/storage/v1/b/{self.name}"
+            f"/o/{quote(name, safe='')}?alt=media"
+        )
+        if generation:
+            url += f"&ifGenerationMatch={generation}"
+        headers = {
+            "Range": f"bytes={start}-{stop - 1}",
+            "Accept-Encoding": "gzip",  # as it is stored, and not unpacked
+        }
+        with (
+            explained(self.name, key),
+            connected.session.get(
+                url, headers=headers, stream=True, timeout=TIMEOUTS
+            ) as response,
+        ):
+            return _content(response, start, stop, key)
+
+    def write(self, name: str, key: str, data: memoryview, nonce: str | None) -> None:
+        """Write an object in one request. See `begin` for the arguments.
+
+        Raises:
+            PreconditionError: There is one, and there was to be none.
+        """
+        blob = self._blob(name, nonce)
+        with explained(self.name, key):
+            blob.upload_from_string(
+                bytes(data),
+                CONTENT_TYPE,
+                if_generation_match=None if nonce is None else 0,
+                timeout=TIMEOUTS,
+                checksum="crc32c",
+                retry=None,
+            )
+
+    def begin(self, name: str, key: str, data: memoryview, nonce: str | None) -> str:
+        """Begin an upload in several requests; nothing of the data is sent yet.
+
+        Args:
+            name: The object.
+            key: For errors.
+            data: The whole content, for its checksum.
+            nonce: Stored with the object, which is created only if there is none;
+                None to replace one.
+
+        Returns:
+            The session's address. Whoever has it may upload.
+
+        Raises:
+            PreconditionError: There is an object, and there was to be none.
+        """
+        blob = self._blob(name, nonce)
+        blob.crc32c = _crc32c(data)
+        with explained(self.name, key):
+            return blob.create_resumable_upload_session(
+                CONTENT_TYPE,
+                len(data),
+                if_generation_match=None if nonce is None else 0,
+                timeout=TIMEOUTS,
+                checksum=None,
+                retry=None,
+            )
+
+    def describe(self, name: str, key: str) -> tuple[ObjectInfo, str]:
+        """Return what is known of an object, and its nonce."""
+        blob = self._blob(name)
+        with explained(self.name, key):
+            blob.reload(timeout=TIMEOUTS, retry=None)
+        return _info(blob, key), (blob.metadata or {}).get(NONCE, "")
+
+    def delete(self, names: Sequence[str]) -> dict[str, StorageError]:
+        """Delete objects, at most `MAX_BATCH`; those that are absent are no error.
+
+        Returns:
+            Why some are not deleted, by their names.
+        """
+        if len(names) == 1:
+            return self._delete_one(names[0])
+        client = self.connection.get().client
+        bucket = client.bucket(self.name)
+        with explained(self.name), client.batch(raise_exception=False) as batch:
+            for name in names:
+                bucket.blob(name).delete(timeout=TIMEOUTS, retry=None)
+        failures: dict[str, StorageError] = {}
+        answers = batch._responses  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        for name, answer in zip(names, answers, strict=True):
+            if not answer.ok:
+                error = explain(from_http_response(answer), self.name, name)
+                if not isinstance(error, KeyNotFoundError):
+                    failures[name] = error
+        return failures
+
+    def page(
+        self, prefix: str, start: str, token: str | None
+    ) -> tuple[list[ObjectInfo], str | None]:
+        """Return a page of the objects whose names have a prefix, by full name.
+
+        Args:
+            prefix: What the names begin with.
+            start: The first name that may be in it; empty for any.
+            token: Of the page before; None for the first.
+
+        Returns:
+            The objects, which may be none, and the next page's token or None.
+        """
+        client = self.connection.get().client
+        found = client.list_blobs(
+            client.bucket(self.name),
+            prefix=prefix,
+            start_offset=start or None,
+            page_token=token,
+            fields=_FIELDS,
+            timeout=TIMEOUTS,
+            retry=None,
+        )
+        with explained(self.name):
+            blobs = next(found.pages, ())
+            return [_info(blob, blob.name) for blob in blobs], found.next_page_token
+
+    def _blob(self, name: str, nonce: str | None = None) -> Blob:
+        blob = self.connection.get().client.bucket(self.name).blob(name)
+        if nonce is not None:
+            blob.metadata = {NONCE: nonce}
+        return blob
+
+    def _delete_one(self, name: str) -> dict[str, StorageError]:
+        try:
+            with explained(self.name, name):
+                self._blob(name).delete(timeout=TIMEOUTS, retry=None)
+        except KeyNotFoundError:
+            return {}
+        except StorageError as exc:
+            return {name: exc}
+        return {}
+
+
+def is_intact(whole: bytes, crc32c: str) -> bool:
+    """Compare a whole object with its checksum, if there is one."""
+    return not crc32c or _crc32c(memoryview(whole)) == crc32c
+
+
+def _content(response: requests.Response, start: int, stop: int, key: str) -> Content:
+    """Read the answer to a request for a range."""
+    headers = response.headers
+    found = _CRC.search(headers.get("X-Goog-Hash", ""))
+    crc32c = found[1] if found else ""
+    generation = headers.get("X-Goog-Generation", "")
+    if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return Content(b"", 0, generation, crc32c)  # wholly beyond the end
+    if response.status_code not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
+        raise from_http_response(response)
+    data: bytes = response.raw.read(decode_content=False)
+    size, expected = len(data), int(headers.get("Content-Length", len(data)))
+    if response.status_code == HTTPStatus.PARTIAL_CONTENT:
+        size = int(headers["Content-Range"].rpartition("/")[2])
+        expected = min(stop, size) - start
+    if len(data) != expected:
+        text = f"{len(data)} bytes came instead of {expected}"
+        raise TransientError(text, store=NAME, key=key)
+    if len(data) == size and not is_intact(data, crc32c):
+        raise TransientError("the checksum does not match", store=NAME, key=key)
+    if response.status_code == HTTPStatus.OK:  # the range was ignored
+        data = data[start:stop]
+    return Content(data, size, generation, crc32c)
+
+
+def _info(blob: Blob, key: str) -> ObjectInfo:
+    size, modified = blob.size, blob.time_created
+    if size is None or modified is None:
+        raise StorageError("the description is incomplete", store=NAME, key=key)
+    return ObjectInfo(key=key, size=size, modified=modified, etag=blob.etag or "")
+
+
+def _crc32c(data: memoryview) -> str:
+    checksum = google_crc32c.Checksum()
+    for start in range(0, len(data), PIECE):
+        checksum.update(bytes(data[start : start + PIECE]))
+    return base64.b64encode(checksum.digest()).decode()

@@ -1,0 +1,19 @@
+from datetime import datetime
+
+from google.auth.transport import Request
+
+class Credentials:
+    token: str | None
+    expiry: datetime | None
+    @property
+    def valid(self) -> bool: ...
+    @property
+    def universe_domain(self) -> str: ...
+    def refresh(self, request: Request) -> None: ...
+
+class AnonymousCredentials(Credentials): ...
+
+class Signing(Credentials):
+    @property
+    def signer_email(self) -> str | None: ...
+    def sign_bytes(self, message: bytes) -> bytes: ...
