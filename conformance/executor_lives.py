@@ -49,7 +49,6 @@ class LifeChecks:
         assert job.stats.storage_requests == asked
 
     @check("E25", Level.SCALE)
-    @pytest.mark.timeout(300)
     async def test_a_large_job_can_be_cancelled(self, open_executor: Open) -> None:
         """100,000 tasks: the cancellation comes out, and the executor goes on."""
         with anyio.fail_after(PATIENCE):
@@ -164,7 +163,6 @@ class LifeChecks:
         assert await leftovers() == []
 
     @check("E33", Level.SCALE)
-    @pytest.mark.timeout(300)
     async def test_many_small_tasks_are_few_invocations(
         self, open_executor: Open
     ) -> None:

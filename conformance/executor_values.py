@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 import anyio
-import pytest
 
 from wren.conformance.spec import Level, check
 from wren.executor import Executor
@@ -203,7 +202,6 @@ class ValueChecks:
         assert (pairs, keyword) == ([(3, 1), (2, 1)], 32)
 
     @check("E34", Level.SCALE)
-    @pytest.mark.timeout(300)
     async def test_large_values_come_back_whole(self, open_executor: Open) -> None:
         """Larger than any platform takes inline, both ways."""
         data = bytes(range(256)) * (48 << 10)  # 12 MiB

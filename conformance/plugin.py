@@ -103,10 +103,17 @@ async def compute(
 
 
 @pytest.fixture
-async def open_executor(
-    request: pytest.FixtureRequest, wren_settings: Settings, wren_places: Places
-) -> AsyncIterator[Callable[..., Executor]]:
-    """Yield what makes an executor of the configured backend and store."""
+async def wren_place(wren_places: Places) -> AsyncIterator[str | None]:
+    """Yield the URL of an empty place; None where no store is configured."""
+    async with wren_places.place() as place:
+        yield place
+
+
+@pytest.fixture
+def open_executor(
+    request: pytest.FixtureRequest, wren_settings: Settings, wren_place: str | None
+) -> Callable[..., Executor]:
+    """Return what makes an executor of the configured backend and store."""
     backend, storage = wren_settings.backend, wren_settings.storage
     scheme = f"+{storage.partition(':')[0]}" if storage else ""
     request.node.stash[ADAPTER] = Adapter(
@@ -114,10 +121,9 @@ async def open_executor(
         version=f"wren-cloud {wren.__version__}",
         target=mask_url(storage) if storage else backend,
     )
-    async with wren_places.place() as place:
 
-        def make(**options: Any) -> Executor:
-            given: dict[str, Any] = {"backend": backend, "storage": place} | options
-            return Executor(**given)
+    def make(**options: Any) -> Executor:
+        given: dict[str, Any] = {"backend": backend, "storage": wren_place} | options
+        return Executor(**given)
 
-        yield make
+    return make

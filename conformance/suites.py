@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -11,9 +11,11 @@ import pytest
 from wren.config import Settings
 from wren.conformance import rewriting as rewriting  # before the checks; see there
 from wren.conformance.compute import ComputeSuite, ComputeTraits
+from wren.conformance.executor import ExecutorSuite
 from wren.conformance.storage import StorageSuite
 from wren.conformance.targets import Places
 from wren.protocols import Storage
+from wren.registry import open_storage
 
 _TRAITS: Final[Mapping[str, ComputeTraits]] = {
     "local": ComputeTraits(clean_temp=False),
@@ -54,3 +56,24 @@ class TestCompute(ComputeSuite):
             pytest.skip("no store is configured, and the backend has none")
         async with wren_places.store() as opened:
             yield opened
+
+
+class TestExecutor(ExecutorSuite):
+    """The configured backend and store, as a program would use them."""
+
+    @pytest.fixture
+    def leftovers(
+        self, wren_settings: Settings, wren_place: str | None
+    ) -> Callable[[], Awaitable[list[str]]] | None:
+        """Look into the store with another client, if it is one that others reach."""
+        if wren_place is None or "//" not in wren_place:
+            return None
+
+        async def leftovers() -> list[str]:
+            store = open_storage(wren_place, wren_settings)
+            try:
+                return [info.key async for info in store.list()]
+            finally:
+                await store.aclose()
+
+        return leftovers
