@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -238,6 +239,7 @@ class EndingChecks(ComputeCalls):
             try:
                 await marks.beats("heart", self.patience)
             finally:
-                process.kill()
+                with suppress(ProcessLookupError):  # it has ended, and said why
+                    process.kill()
 
         await marks.stops("heart", self.grace)

@@ -62,7 +62,7 @@ class LoopbackPlatform:
         response_bytes: int = 1 << 20,
         direct_seconds: float = math.inf,
         startable: bool = True,
-        program: str = "wren.conformance.loopback_server",
+        program: Sequence[str] = ("-m", "wren.conformance.loopback_server"),
     ) -> None:
         """Describe a platform; nothing starts before it is needed.
 
@@ -72,7 +72,7 @@ class LoopbackPlatform:
             response_bytes: Longest response.
             direct_seconds: It drops the connection of an invocation that takes longer.
             startable: Its workers can start.
-            program: The module to run.
+            program: What Python runs.
         """
         self.options = Options(
             token=secrets.token_hex(),
@@ -137,7 +137,7 @@ class LoopbackPlatform:
             if self._process is not None:
                 return
             self._process = await anyio.open_process(
-                [sys.executable, "-m", self._program],
+                [sys.executable, *self._program],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=None,

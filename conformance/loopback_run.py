@@ -11,7 +11,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +24,8 @@ NOT_STARTED: Final = 503
 
 _TAIL: Final = 16 * 1024
 _END_SECONDS: Final = 5.0
+_WORDS_SECONDS: Final = 1.0
+_PAUSE: Final = 0.005
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,13 @@ class Outcome:
 
 
 class Run:
-    """One invocation: a process in a session and a directory of its own."""
+    """One invocation: a process in a session and a directory of its own.
+
+    Attributes:
+        program: What Python runs.
+    """
+
+    program: Sequence[str] = ("-m", "wren.conformance.loopback_worker")
 
     def __init__(
         self, directory: str, environment: dict[str, str], lines: deque[str]
@@ -51,10 +61,7 @@ class Run:
         self._connection, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # this interpreter
-                [
-                    *(sys.executable, "-m", "wren.conformance.loopback_worker"),
-                    str(theirs.fileno()),
-                ],
+                [sys.executable, *self.program, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -69,9 +76,10 @@ class Run:
     def drain(self) -> None:
         """Read what the process writes, until nobody can write any more."""
         assert self._process.stdout is not None
-        while data := os.read(self._process.stdout.fileno(), 1 << 16):
-            self._tail += data
-            del self._tail[:-_TAIL]
+        with self._process.stdout as pipe:
+            while data := os.read(pipe.fileno(), 1 << 16):
+                self._tail += data
+                del self._tail[:-_TAIL]
 
     def finish(self, request: bytes, client: socket.socket, seconds: float) -> Outcome:
         """Carry out a request.
@@ -120,8 +128,14 @@ class Run:
         return bytes(data)
 
     def _crash(self, status: int) -> Outcome:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_SECONDS)
+        # Its end is only looked at: while nobody has waited for it, no other process
+        # group gets its number.
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        deadline = time.monotonic() + _END_SECONDS
+        while time.monotonic() < deadline:
+            if os.waitid(os.P_PID, self._process.pid, look) is not None:
+                break
+            time.sleep(_PAUSE)
         self.kill()
         about = {
             "code": self._process.returncode,
@@ -130,16 +144,14 @@ class Run:
         return Outcome(status, json.dumps(about).encode())
 
     def kill(self) -> None:
-        """End the process with its children, and wait for its last words."""
-        with contextlib.suppress(ProcessLookupError):
+        """End the process with its group, and wait for its last words. Idempotent."""
+        if self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._drainer.join()
+            self._process.wait()
+        self._drainer.join(_WORDS_SECONDS)
 
     def close(self) -> None:
         """Leave nothing but the log."""
         self.kill()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
         self._connection.close()
         self._lines.extend(self._tail.decode(errors="replace").splitlines())

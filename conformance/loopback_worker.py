@@ -39,11 +39,12 @@ def main() -> None:
     response = b"".join(worker.handle(request))
     if os.getpid() != process:
         os._exit(0)  # the copy that a task's own fork left behind
-    _end_children()
+    end_children()
     connection.sendall(LENGTH.pack(len(response)) + response)
 
 
-def _end_children() -> None:
+def end_children() -> None:
+    """Kill what the task has started."""
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     while True:
         for pid in map(int, children.read_text().split()):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar
 
 import pytest
 
-from wren.conformance.compute import ComputeSuite
+from wren.conformance.compute import ComputeSuite, ComputeTraits
+from wren.conformance.compute_endings import EndingChecks
 from wren.conformance.compute_faults import ComputeFaultSuite
 from wren.conformance.compute_lives import DroppedConnectionChecks
 from wren.conformance.loopback import (
@@ -15,6 +16,9 @@ from wren.conformance.loopback import (
     LoopbackDeployer,
     LoopbackPlatform,
 )
+from wren.conformance.spec import check_of
+from wren.envelope import Buffer
+from wren.errors import WorkerLostError
 
 
 class OnLoopback:
@@ -61,6 +65,54 @@ class TestLoopbackFaults(OnLoopback, ComputeFaultSuite):
     """A platform whose API fails."""
 
     slow: ClassVar = 1.0
+
+
+class Modest(LoopbackCompute):
+    """Offers little, and says so."""
+
+    async def invoke(
+        self,
+        request: Sequence[Buffer],
+        *,
+        timeout: float,  # noqa: ASYNC109  # the contract
+    ) -> bytes:
+        try:
+            return await super().invoke(request, timeout=timeout)
+        except WorkerLostError as exc:
+            raise WorkerLostError("the worker was lost") from exc
+
+
+@pytest.mark.anyio
+class TestModestCompute(OnLoopback, EndingChecks):
+    """A platform that neither stops workers nor says how they ended."""
+
+    traits: ClassVar = ComputeTraits(
+        cancel=False,
+        kill_on_timeout=False,
+        exit_codes=False,
+        last_words=False,
+        isolation=False,
+    )
+
+    @pytest.fixture
+    async def compute(self, anyio_backend: str) -> AsyncIterator[Modest]:
+        """An adapter on a platform that does not notice when its client has gone."""
+        deaf = ("-m", "wren.conformance.mutants.compute_platform", "Deaf")
+        compute = Modest(LoopbackPlatform(program=deaf))
+        yield compute
+        await compute.aclose()
+
+
+def test_every_check_is_there() -> None:
+    """C23 is about remaining time, which the contract does not tell a task."""
+    found = {
+        each.id
+        for suite in (ComputeSuite, ComputeFaultSuite)
+        for name in dir(suite)
+        if (each := check_of(getattr(suite, name))) is not None
+    }
+
+    assert found == {f"C{number:02}" for number in range(1, 33)} - {"C23"}
 
 
 @pytest.mark.anyio
