@@ -180,14 +180,16 @@ class Errors:
         response: Any = exc.response if isinstance(exc, HttpResponseError) else None
         if response is not None and (code := code_of(response.headers)):
             error = self.answer(response.status_code, code, key)
-            return self._with_clock(error, response.headers.get("Date"))
-        if isinstance(exc, ClientAuthenticationError):  # no login, or Entra refused it
+            return self._explained(error, response.headers.get("Date"))
+        busy = response is not None and response.status_code in _TRY_AGAIN
+        if isinstance(exc, ClientAuthenticationError) and not busy:
             return self._made(AccessDeniedError, self._identity(exc), key)
         if response is not None:
             return self.answer(response.status_code, "", key)
         return self._made(StorageError, type(exc).__name__, key)
 
     def _identity(self, exc: ClientAuthenticationError) -> str:
+        """Say that there is no login, or that Entra ID did not accept it."""
         if self._login.source != ENTRA:
             return self._fill(_REFUSED)
         said = str(exc).partition("\n")[0]
@@ -211,16 +213,20 @@ class Errors:
         told = f"{type(cause).__name__}: {reason}" if reason else type(cause).__name__
         return self._made(TransientError, f"{self._login.endpoint}: {told}", key)
 
-    def _with_clock(self, error: StorageError, date: str | None) -> StorageError:
-        """Blame this machine's clock where it is wrong."""
-        if not (isinstance(error, AccessDeniedError) and date):
-            return error
-        ahead = time.time() - parsedate_to_datetime(date).timestamp()
-        if abs(ahead) < _CLOCKS_DIFFER:
-            return error
-        off = f"{abs(ahead):.0f} s {'fast' if ahead > 0 else 'slow'}"
-        told = f"{error.args[0]}; this machine's clock is {off}: set it"
-        return self._made(AccessDeniedError, told, error.key)
+    def _explained(self, error: StorageError, date: str | None) -> StorageError:
+        """Add what the service leaves out when it refuses a login: that it is late."""
+        now = time.time()
+        told: list[str] = []
+        if (end := self._login.sas_expires) is not None and end < now:
+            told.append(f"{self._login.source} has expired: make a new one")
+        ahead = now - parsedate_to_datetime(date).timestamp() if date else 0.0
+        if abs(ahead) > _CLOCKS_DIFFER:
+            off = f"{abs(ahead):.0f} s {'fast' if ahead > 0 else 'slow'}"
+            told.append(f"this machine's clock is {off}: set it")
+        if told and isinstance(error, AccessDeniedError):
+            said = "; ".join((str(error.args[0]), *told))
+            return self._made(AccessDeniedError, said, error.key)
+        return error
 
     def _fill(self, hint: str) -> str:
         return hint.format(

@@ -16,8 +16,9 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.credentials_async import AsyncTokenCredential
@@ -62,6 +63,16 @@ class Login:
 
     sas: str = field(default="", repr=False)
     """A shared access signature, if that is the way in: it cannot sign others."""
+
+    @property
+    def sas_expires(self) -> float | None:
+        """When a SAS ends, in seconds since the epoch; None if it does not say."""
+        end = parse_qs(self.sas).get("se", [""])[0]
+        try:
+            moment = datetime.fromisoformat(end)
+        except ValueError:
+            return None
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
     def credential(self) -> Credential:
         """Return what the client logs in with. May read files, and takes a moment.
