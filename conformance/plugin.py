@@ -117,6 +117,7 @@ def open_executor(
     backend, storage = wren_settings.backend, wren_settings.storage
     scheme = f"+{storage.partition(':')[0]}" if storage else ""
     request.node.stash[ADAPTER] = Adapter(
+        part="executor",
         name=backend + scheme,
         version=f"wren-cloud {wren.__version__}",
         target=mask_url(storage) if storage else backend,

@@ -16,6 +16,7 @@ from wren.conformance.report import (
     Outcome,
     Report,
     Status,
+    part_of,
     table,
 )
 from wren.conformance.spec import Check, check_of, is_not_offered
@@ -106,7 +107,9 @@ class Recorder:
         """
         unknown = {
             record.suite: Adapter(
-                name=record.suite.rpartition("::")[2], version="unknown"
+                part=part_of(record.check.id),
+                name=record.suite.rpartition("::")[2],
+                version="unknown",
             )
             for record in self._records.values()
             if record.detail != NOT_SELECTED
@@ -127,10 +130,10 @@ class Recorder:
             for record in self._records.values()
             if record.suite in adapters
         ]
-        by_name: dict[str, Adapter] = {}
+        first: dict[tuple[str, str], Adapter] = {}
         for adapter in adapters.values():  # several suites may be about one
-            by_name.setdefault(adapter.name, adapter)
-        return Report(adapters=list(by_name.values()), outcomes=outcomes)
+            first.setdefault((adapter.part, adapter.name), adapter)
+        return Report(adapters=list(first.values()), outcomes=outcomes)
 
     def _note(self, item: pytest.Item) -> _Record | None:
         check = check_of(getattr(item, "obj", None))
@@ -187,5 +190,7 @@ def _adapter_of(item: pytest.Item) -> Adapter | None:
     if "open_executor" not in values and "store" in values:
         return describe_storage(values["store"], name)
     if name:
-        return Adapter(name=name, version=f"wren-cloud {wren.__version__}")
+        return Adapter(
+            part="executor", name=name, version=f"wren-cloud {wren.__version__}"
+        )
     return None

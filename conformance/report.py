@@ -55,10 +55,18 @@ class Outcome:
     detail: str = ""
     """Why it failed, was not offered or did not run."""
 
+    @property
+    def part(self) -> str:
+        """The part of the suite: ``storage``, ``compute`` or ``executor``."""
+        return part_of(self.id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
     """What was tested."""
+
+    part: str
+    """The part of the suite; a store and a backend may have the same name."""
 
     name: str
     version: str
@@ -88,13 +96,13 @@ class Report:
         statuses = {outcome.status for outcome in self.outcomes}
         return Status.PASSED in statuses and Status.FAILED not in statuses
 
-    def totals(self, adapter: str) -> dict[str, int]:
+    def totals(self, adapter: Adapter) -> dict[str, int]:
         """Return how many checks of an adapter ended in which way."""
-        counted = Counter(
-            _worst(same)
-            for key, same in _by_check(self.outcomes).items()
-            if key[0] == adapter
-        )
+        checks: dict[str, list[Outcome]] = {}
+        for outcome in self.outcomes:
+            if (outcome.part, outcome.adapter) == (adapter.part, adapter.name):
+                checks.setdefault(outcome.id, []).append(outcome)
+        counted = Counter(map(_worst, checks.values()))
         return {status.value: counted[status] for status in Status}
 
     def to_json(self) -> str:
@@ -106,8 +114,7 @@ class Report:
             "platform": self.platform,
             "started": self.started,
             "adapters": [
-                {**asdict(each), "totals": self.totals(each.name)}
-                for each in self.adapters
+                {**asdict(each), "totals": self.totals(each)} for each in self.adapters
             ],
             "checks": [asdict(outcome) for outcome in self.outcomes],
         }
@@ -161,9 +168,9 @@ def table(report: Report) -> Iterator[str]:
                 yield _row(identity, list(same), names, widths)
         yield ""
     for adapter in report.adapters:
-        totals = report.totals(adapter.name)
+        totals = report.totals(adapter)
         counts = ", ".join(f"{n} {name}" for name, n in totals.items() if n)
-        yield f"{adapter.name} ({adapter.version}): {counts or 'nothing ran'}"
+        yield f"{adapter.part} {adapter.name} ({adapter.version}): {counts}"
     for outcome in report.outcomes:
         if outcome.status is Status.FAILED:
             first = outcome.detail.strip().partition("\n")[0]
@@ -200,6 +207,13 @@ _SEVERITY: Final = (
 
 _PARTS: Final[Mapping[str, str]] = {"S": "storage", "C": "compute", "E": "executor"}
 
+
+def part_of(identity: str) -> str:
+    """Return the part of the suite that a check belongs to."""
+    letters = identity.rstrip("0123456789-")
+    return _PARTS.get(letters, letters)
+
+
 _LEVELS: Final = ("core", "commit", "extended", "fault", "scale", "security")
 
 
@@ -221,23 +235,12 @@ def _parts(outcomes: Iterable[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
         level = _LEVELS.index(outcome.level) if known else len(_LEVELS)
         return level, outcome.id
 
-    def part(outcome: Outcome) -> str:
-        letters = outcome.id.rstrip("0123456789-")
-        return _PARTS.get(letters, letters)
-
     by_part: dict[str, list[Outcome]] = {name: [] for name in _PARTS.values()}
     for outcome in outcomes:
-        by_part.setdefault(part(outcome), []).append(outcome)
+        by_part.setdefault(outcome.part, []).append(outcome)
     for name, inside in by_part.items():
         if inside:
             yield name, sorted(inside, key=order)
-
-
-def _by_check(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
-    found: dict[tuple[str, str], list[Outcome]] = {}
-    for outcome in outcomes:
-        found.setdefault((outcome.adapter, outcome.id), []).append(outcome)
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,7 @@ class Places:
 def describe_storage(store: Storage, name: str = "", target: str = "") -> Adapter:
     """Return what a report says of a store."""
     return Adapter(
+        part="storage",
         name=name or store.name,
         version=_distribution(store),
         target=mask_url(target),
@@ -136,6 +137,7 @@ def describe_compute(compute: Compute, name: str = "", target: str = "") -> Adap
     """Return what a report says of a backend."""
     limits = asdict(compute.limits).items()
     return Adapter(
+        part="compute",
         name=name or compute.name,
         version=_distribution(compute),
         target=target,

@@ -130,7 +130,7 @@ def test_what_fails_is_told(run: Run, tmp_path: Path, options: dict[str, Any]) -
         line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if line
     }
     assert (rows["S01"], rows["S02"]) == ("FAILED", "ok")
-    assert "memory (broken-store 1.2): 1 passed, 1 failed" in done.stdout
+    assert "storage memory (broken-store 1.2): 1 passed, 1 failed" in done.stdout
     assert "FAILED memory S01 test_all_byte_values_come_back" in done.stdout
 
 
