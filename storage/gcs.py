@@ -40,10 +40,6 @@ T = TypeVar("T")
 
 _EXAMPLE: Final = "gs://bucket/prefix"
 
-_SINGLE: Final = 2 * 1024 * 1024
-"""Bytes up to which an object is written in one request, whose body is in one piece and
-so must be sent within the time for one step."""
-
 _BATCHES: Final = 8  # in flight
 _BEGINNINGS: Final = 6
 
@@ -57,7 +53,7 @@ class GcsStorage(Storage):
     MiB of a large object, and otherwise when the request is answered or times out. So
     nothing happens after a call has returned, and the caller's buffer is free.
 
-    Objects of up to 2 MiB are written in one request, larger ones in an upload session,
+    Objects of up to 8 MiB are written in one request, larger ones in an upload session,
     which is ended when the put fails or is cancelled.
     """
 
@@ -240,12 +236,12 @@ class GcsStorage(Storage):
     async def _write(
         self, name: str, key: str, data: memoryview, nonce: str | None
     ) -> None:
-        if len(data) <= _SINGLE:
-            await self._change(partial(self._bucket.write, name, key, data, nonce))
+        check = from_thread.check_cancelled
+        if len(data) <= PART:
+            write = partial(self._bucket.write, name, key, data, nonce, check)
+            await self._change(write)
             return
-        upload = Upload(
-            self._bucket, name, key, data, nonce, from_thread.check_cancelled
-        )
+        upload = Upload(self._bucket, name, key, data, nonce, check)
         try:
             while not await self._change(upload.advance):
                 pass

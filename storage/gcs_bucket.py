@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 import google_crc32c
@@ -18,6 +18,7 @@ from google.api_core.exceptions import from_http_response
 
 from wren.errors import KeyNotFoundError, StorageError, TransientError
 from wren.protocols import ObjectInfo
+from wren.storage.gcs_bodies import CONTENT_TYPE, PIECE, multipart
 from wren.storage.gcs_connection import TIMEOUTS, Connection
 from wren.storage.gcs_errors import NAME, explain, explained
 
@@ -27,15 +28,12 @@ if TYPE_CHECKING:
 NONCE: Final = "wren-nonce"
 """Metadata of an object that was put if absent: who has written it."""
 
-CONTENT_TYPE: Final = "application/octet-stream"
 
 MAX_BATCH: Final = 100
 """Calls in one batch: https://cloud.google.com/storage/docs/batch."""
 
 _FIELDS: Final = "items(name,size,etag,timeCreated),nextPageToken"
 _CRC: Final = re.compile(r"crc32c=([A-Za-z0-9+/=]+)")
-PIECE: Final = 1024 * 1024
-"""Bytes that are sent, or looked at, in one go."""
 
 
 class Content(NamedTuple):
@@ -97,22 +95,43 @@ class Bucket:
         ):
             return _content(response, start, stop, key)
 
-    def write(self, name: str, key: str, data: memoryview, nonce: str | None) -> None:
-        """Write an object in one request. See `begin` for the arguments.
+    def write(
+        self,
+        name: str,
+        key: str,
+        data: memoryview,
+        nonce: str | None,
+        check: Callable[[], None],
+    ) -> None:
+        """Write an object in one request.
+
+        Args:
+            name: The object.
+            key: For errors.
+            data: The whole content.
+            nonce: See `begin`.
+            check: Called before each MiB is sent; what it raises ends the request.
 
         Raises:
             PreconditionError: There is one, and there was to be none.
         """
-        blob = self._blob(name, nonce)
+        connected = self.connection.get()
+        url = (
+            f"{connected.client.api_endpoint}/upload/storage/v1/b/{self.name}"
+            "/o?uploadType=multipart"
+        )
+        resource: dict[str, Any] = {"name": name, "crc32c": _crc32c(data)}
+        if nonce is not None:
+            url += "&ifGenerationMatch=0"
+            resource["metadata"] = {NONCE: nonce}
+        kind, body = multipart(resource, data, check)
+        headers = {"Content-Type": kind}
         with explained(self.name, key):
-            blob.upload_from_string(
-                bytes(data),
-                CONTENT_TYPE,
-                if_generation_match=None if nonce is None else 0,
-                timeout=TIMEOUTS,
-                checksum="crc32c",
-                retry=None,
+            response = connected.session.post(
+                url, data=body, headers=headers, timeout=TIMEOUTS
             )
+            if not response.ok:
+                raise from_http_response(response)
 
     def begin(self, name: str, key: str, data: memoryview, nonce: str | None) -> str:
         """Begin an upload in several requests; nothing of the data is sent yet.

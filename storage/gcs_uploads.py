@@ -6,7 +6,7 @@ See https://cloud.google.com/storage/docs/performing-resumable-uploads.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -14,7 +14,8 @@ import requests
 from google.api_core.exceptions import from_http_response
 
 from wren.errors import StorageError, TransientError
-from wren.storage.gcs_bucket import PIECE, Bucket
+from wren.storage.gcs_bodies import Body
+from wren.storage.gcs_bucket import Bucket
 from wren.storage.gcs_connection import TIMEOUTS
 from wren.storage.gcs_errors import NAME, explained
 
@@ -77,7 +78,7 @@ class Upload:
         else:
             before, self._is_sure = self._sent, False
             end = min(before + CHUNK, size)
-            body = _Body(self._data[before:end], self._check)
+            body = Body(self._check, self._data[before:end])
             self._settle(body, f"bytes {before}-{end - 1}/{size}")
             if not self._is_done and self._sent == before:
                 raise TransientError("nothing arrived", store=NAME, key=self._key)
@@ -91,7 +92,7 @@ class Upload:
         with explained(self._bucket.name, self._key):
             connected.session.delete(self._session, timeout=TIMEOUTS)
 
-    def _settle(self, body: bytes | _Body, span: str) -> None:
+    def _settle(self, body: bytes | Body, span: str) -> None:
         """Make a request, and learn how far the upload has come."""
         connected = self._bucket.connection.get()
         with explained(self._bucket.name, self._key):
@@ -112,25 +113,6 @@ class Upload:
             else:
                 raise from_http_response(response)
         self._is_sure = True
-
-
-class _Body:
-    """Part of the data as a request's body, sent a MiB at a time.
-
-    The socket's timeout holds for all of one ``sendall``, so that must not be much.
-    """
-
-    def __init__(self, data: memoryview, check: Callable[[], None]) -> None:
-        self._data = data
-        self._check = check
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self._data), PIECE):
-            self._check()
-            yield bytes(self._data[start : start + PIECE])
 
 
 def _received(response: requests.Response) -> int:

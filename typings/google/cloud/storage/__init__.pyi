@@ -23,11 +23,12 @@ class Blob:
         data: bytes,
         content_type: str,
         *,
-        if_generation_match: int | None,
+        if_generation_match: int | None = ...,
         timeout: _Timeout,
-        checksum: str,
+        checksum: str = ...,
         retry: None,
     ) -> None: ...
+    def download_as_bytes(self, *, timeout: _Timeout, retry: None) -> bytes: ...
     def create_resumable_upload_session(
         self,
         content_type: str,
