@@ -210,7 +210,7 @@ class FaultPlan:
 
 
 def damage(data: bytes, action: str) -> bytes:
-    """Return what is left of bytes after ``truncate``, ``flip``, ``empty``, ``replace``.
+    """Return what is left after ``truncate``, ``flip``, ``empty`` or ``replace``.
 
     ``flip`` changes one bit in the middle.
     """
