@@ -128,6 +128,7 @@ class Connection:
 
 def code_of(error: StorageError) -> str:
     """Return S3's own word for what went wrong; empty if it sent none."""
-    response: dict[str, Any] = getattr(error.__cause__, "response", {})
+    # Some of the client's own errors have the attribute, and nothing in it.
+    response: dict[str, Any] = getattr(error.__cause__, "response", None) or {}
     code: str = response.get("Error", {}).get("Code", "")
     return code

@@ -7,7 +7,7 @@ import time
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from wren.errors import StorageError
+from wren.errors import AccessDeniedError
 from wren.protocols import Grant
 from wren.storage.s3_connection import Connection
 
@@ -27,6 +27,9 @@ async def grant(
 
     A grant ends with the credentials that signed it, and seven days later at most; its
     ``expires`` says so.
+
+    Raises:
+        AccessDeniedError: There are no credentials, or they have expired.
     """
     name = connection.location.full(key)
     opened = await connection.open()
@@ -41,7 +44,8 @@ async def grant(
         wanted = max(math.ceil(min(expires_in, _LONGEST)), 1)
         seconds = min(wanted, _seconds_left(opened.credentials, now))
         if seconds < 1:
-            raise StorageError("the credentials have expired", store="s3", key=key)
+            text = "the session has expired: log in again, or renew AWS_SESSION_TOKEN"
+            raise AccessDeniedError(text, store="s3", key=key)
         url: str = await opened.client.generate_presigned_url(
             "get_object" if method == "GET" else "put_object",
             parameters,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from wren.config import Settings
+from wren.storage.location import Location
 from wren.storage.s3 import S3Storage, open_storage
+from wren.storage.s3_connection import Connection
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +31,10 @@ async def store(s3_url: str) -> AsyncIterator[S3Storage]:
 @pytest.fixture
 async def bucket(s3_url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
     """Asks the server past the store's methods: operation, key, arguments."""
-    store = open_storage(s3_url, Settings())
-    yield store._connection.ask
-    await store.aclose()
+    location = Location.parse(s3_url, example="")
+    connection = Connection(location, None, Settings())
+    yield connection.ask
+    await connection.aclose()
 
 
 @pytest.fixture
@@ -46,3 +50,11 @@ def uploads_left(
         return sum(key.startswith(prefix) for key in keys)
 
     return count
+
+
+@pytest.fixture
+def unused_endpoint() -> str:
+    """An address of this machine where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
