@@ -7,11 +7,12 @@ import pytest
 from wren.conformance import rewriting as rewriting  # before the checks; see there
 from wren.conformance.executor_errors import ErrorChecks
 from wren.conformance.executor_lives import LifeChecks
+from wren.conformance.executor_scale import ScaleChecks
 from wren.conformance.executor_values import ValueChecks
 
 
 @pytest.mark.anyio
-class ExecutorSuite(ValueChecks, ErrorChecks, LifeChecks):
+class ExecutorSuite(ValueChecks, ErrorChecks, LifeChecks, ScaleChecks):
     """Subclass it with a fixture ``open_executor``.
 
     That returns a function that makes an `Executor`, not yet entered, of the backend

@@ -31,7 +31,7 @@ class ErrorChecks:
 
     @check("E08")
     async def test_first_failure_is_raised_as_itself(self, open_executor: Open) -> None:
-        """Its own type, its own arguments; the executor goes on."""
+        """Its own type, its own arguments, and which task it was."""
         with anyio.fail_after(PATIENCE):
             async with open_executor() as executor:
                 with pytest.raises(LookupError) as caught:
@@ -39,6 +39,28 @@ class ErrorChecks:
                 assert await executor.submit(abs, -1) == 1
 
         assert caught.value.args == (1,)
+        assert "task 1" in "\n".join(caught.value.__notes__)
+
+    @check("E08")
+    async def test_a_tasks_own_group_is_raised_as_it_is(
+        self, open_executor: Open
+    ) -> None:
+        """``except*`` finds in it what the task put there."""
+
+        def fail_twice() -> None:
+            raise ExceptionGroup("both", [LookupError(1), ValueError(2)])
+
+        found: list[object] = []
+        with anyio.fail_after(PATIENCE):
+            async with open_executor() as executor:
+                try:
+                    await executor.submit(fail_twice)
+                except* LookupError as group:
+                    found += [exc.args for exc in group.exceptions]
+                except* ValueError as group:
+                    found += [exc.args for exc in group.exceptions]
+
+        assert found == [(1,), (2,)]
 
     @check("E08")
     async def test_a_failure_cancels_the_rest(self, open_executor: Open) -> None:
@@ -94,6 +116,21 @@ class ErrorChecks:
 
         assert [job[n].result() for n in (0, 2, 4)] == [0, 2, 4]
         assert isinstance(job[3].exception(), LookupError)
+
+    @check("E10")
+    async def test_what_was_finished_outlives_the_failure(
+        self, open_executor: Open
+    ) -> None:
+        """Also where the first failure was raised and has ended the job."""
+        with anyio.fail_after(PATIENCE):
+            async with open_executor() as executor:
+                job = executor.map(_odd_fails(), range(2), chunksize=1)
+                assert await job[0] == 0
+                with pytest.raises(LookupError):
+                    await job
+
+        assert job[0].result() == 0
+        assert isinstance(job[1].exception(), LookupError)
 
     @check("E11")
     async def test_a_function_that_cannot_travel_is_refused(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 import anyio
+import pytest
 
 from wren.conformance.spec import Level, check
 from wren.executor import Executor
@@ -200,6 +202,27 @@ class ValueChecks:
         assert got == [[3], [4], [9], [13], [30], [-3]]
         assert (type(made[0]).__name__, made[0].x) == ("Point", 7)
         assert (pairs, keyword) == ([(3, 1), (2, 1)], 32)
+
+    @check("E07")
+    async def test_a_class_of_the_program_travels(
+        self, open_executor: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What a script defines in ``__main__`` is nowhere on the worker."""
+
+        class Bird:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+        Bird.__module__, Bird.__qualname__ = "__main__", "Bird"
+        monkeypatch.setattr(sys.modules["__main__"], "Bird", Bird, raising=False)
+
+        with anyio.fail_after(PATIENCE):
+            async with open_executor() as executor:
+                (bird,) = await executor.map(Bird, ["wren"])
+                name = await executor.submit(lambda bird: bird.name, bird)
+
+        assert isinstance(bird, Bird)
+        assert name == "wren"
 
     @check("E34", Level.SCALE)
     async def test_large_values_come_back_whole(self, open_executor: Open) -> None:
