@@ -37,6 +37,7 @@ STORAGE: Final[dict[str, Adapter]] = {
     "memory": Adapter("wren.storage.memory"),
     "file": Adapter("wren.storage.local"),
     "s3": Adapter("wren.storage.s3", "aws"),
+    "gs": Adapter("wren.storage.gcs", "gcp"),
     "az": Adapter("wren.storage.azure", "azure"),
 }
 
