@@ -59,7 +59,7 @@ class Fault:
         said: list[str] = []
         for each in fields(self)[2:]:
             value = getattr(self, each.name)
-            default = {} if each.default is MISSING else each.default
+            default: object = {} if each.default is MISSING else each.default
             if value is not default and value != default:
                 said.append(f"{each.name}={value!r}")
         return f"Fault({', '.join([repr(self.operation), repr(self.action), *said])})"

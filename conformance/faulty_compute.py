@@ -8,40 +8,48 @@ from typing import Final
 
 import anyio
 
-from wren.conformance.fault_plan import FaultPlan, damage
-from wren.envelope import Buffer
+from wren.conformance.fault_plan import Fault, FaultPlan, damage
 from wren.errors import (
     ComputeError,
+    ConfigurationError,
+    CredentialsError,
     DeploymentError,
     TaskTimeoutError,
     ThrottledError,
     WorkerLostError,
 )
-from wren.protocols import Compute, HasStorage, Limits, Storage, WorkerInfo
+from wren.protocols import Buffer, Compute, HasStorage, Limits, Storage, WorkerInfo
 
 ACTIONS: Final = frozenset(
     {
         "throttle",  # not executed; `Fault.seconds` is what the platform asks to wait
         "refuse",  # not executed: the connection failed
         "missing",  # not executed: there is no such function
+        "forbid",  # not executed: the credentials have expired
         "die",  # the worker dies before it has begun
+        "drop",  # accepted and never executed: nothing comes until the deadline
+        "delay",  # executed after `Fault.seconds`, if there is that much time
         "lose",  # executed, and the reply is lost
         "duplicate",  # executed twice, and the second reply arrives
-        "drop",  # accepted and never executed: nothing comes until the deadline
-        "delay",  # executed after `Fault.seconds`
+        "duplicate-first",  # executed twice, and the first reply arrives
         "truncate",  # executed, and half of the reply arrives
-        "flip",  # executed, and one bit of the reply is changed
+        "flip",  # executed, and one bit of the reply's head is changed
         "empty",  # executed, and an empty reply arrives
+        "garbage",  # executed, and what arrives is a gateway's page, as with a 502
     }
 )
 _OPERATION: Final = "invoke"
+_GATEWAY: Final = b"<html><title>502 Bad Gateway</title></html>"
+_DELAY: Final = 0.1
 
 
 class FaultyCompute:
-    """Plays a plan on invocations, whose operation is ``invoke``.
+    """Plays a plan on invocations, whose operation is ``invoke`` and which have no key.
 
     It counts what was sent and what was executed, so that a test can say that nothing
-    ran twice. The wrapped compute stays its owner's; `aclose` closes it.
+    ran twice. A flipped bit is one that a reader can see: replies are not signed, as
+    the connection to the platform is. The wrapped compute stays its owner's; `aclose`
+    closes it.
     """
 
     def __init__(self, compute: Compute, plan: FaultPlan) -> None:
@@ -74,9 +82,14 @@ class FaultyCompute:
         return await self._compute.prepare()
 
     def open_storage(self) -> Storage:
-        """See `HasStorage.open_storage`."""
-        assert isinstance(self._compute, HasStorage), "it has no store of its own"
-        return self._compute.open_storage()
+        """See `HasStorage.open_storage`.
+
+        Raises:
+            ConfigurationError: The wrapped compute has no store of its own.
+        """
+        if isinstance(self._compute, HasStorage):
+            return self._compute.open_storage()
+        raise ConfigurationError(f"{self.name} has no storage of its own")
 
     async def invoke(
         self,
@@ -87,35 +100,27 @@ class FaultyCompute:
         """See `Compute.invoke`."""
         self.sent += 1
         fault = self._plan.take(_OPERATION)
-        match fault.action if fault else "":
-            case "throttle":
-                wait = fault.lasts(math.nan) if fault else math.nan
-                raise ThrottledError(
-                    "throttled by plan", retry_after=None if math.isnan(wait) else wait
-                )
-            case "refuse":
-                raise ComputeError("refused by plan")
-            case "missing":
-                raise DeploymentError("no such function, by plan")
-            case "die":
-                raise WorkerLostError("died by plan", exit_code=-9)
-            case "drop":
-                await anyio.sleep(timeout)
-                raise TaskTimeoutError(f"nothing came within {timeout:g} s")
-            case "delay" if fault:
-                await anyio.sleep(fault.lasts(0.1))
-            case "duplicate":
-                await self._execute(request, timeout)
-            case _:
-                pass
-        response = await self._execute(request, timeout)
         if fault is None:
-            return response
-        if fault.action == "lose":
-            raise WorkerLostError("the reply was lost by plan")
-        if fault.action in {"truncate", "flip", "empty"}:
-            return damage(bytes(response), fault.action)
-        return response
+            return await self._execute(request, timeout)
+        left = timeout - await _before(fault, timeout)
+        response = await self._execute(request, left)
+        match fault.action:
+            case "lose":
+                raise WorkerLostError("the reply was lost by plan")
+            case "duplicate":
+                return await self._execute(request, left)
+            case "duplicate-first":
+                await self._execute(request, left)
+                return response
+            case "garbage":
+                return _GATEWAY
+            case "truncate" | "empty":
+                return damage(bytes(response), fault.action)
+            case "flip":
+                data = bytes(response)
+                return damage(data[:1], "flip") + data[1:]
+            case _:
+                return response
 
     async def _execute(
         self,
@@ -128,3 +133,33 @@ class FaultyCompute:
     async def aclose(self) -> None:
         """See `Compute.aclose`."""
         await self._compute.aclose()
+
+
+async def _before(
+    fault: Fault,
+    timeout: float,  # noqa: ASYNC109  # the contract
+) -> float:
+    """Do what happens before a request is executed; return the seconds it took."""
+    seconds = 0.0
+    match fault.action:
+        case "throttle":
+            wait = None if math.isnan(fault.seconds) else fault.seconds
+            raise ThrottledError("throttled by plan", retry_after=wait)
+        case "refuse":
+            raise ComputeError("refused by plan")
+        case "missing":
+            raise DeploymentError("no such function, by plan")
+        case "forbid":
+            raise CredentialsError("the token has expired, by plan")
+        case "die":
+            raise WorkerLostError("died by plan", exit_code=-9)
+        case "drop":
+            seconds = math.inf
+        case "delay":
+            seconds = fault.lasts(_DELAY)
+        case _:
+            pass
+    await anyio.sleep(min(seconds, timeout))
+    if seconds >= timeout:
+        raise TaskTimeoutError(f"nothing came within {timeout:g} s")
+    return seconds

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, Literal
 
 import anyio
 
 from wren.conformance.fault_plan import Fault, FaultPlan, damage
-from wren.errors import AccessDeniedError, TransientError
+from wren.errors import AccessDeniedError, KeyNotFoundError, TransientError
 from wren.protocols import Buffer, Grant, ObjectInfo, Storage, StorageCapabilities
 from wren.storage.pages import Pages
 
@@ -19,27 +20,38 @@ _COMMON: Final = frozenset(
         "fail-after",  # it was done, and the reply is lost
         "delay",  # it is done after `Fault.seconds`
         "stall",  # nothing comes for `Fault.seconds`; then it fails
-        "forbid",  # a permission is denied
+        "forbid",  # a permission is denied: never "not found", as a store may hide that
     }
 )
+_DAMAGE: Final = frozenset({"truncate", "flip", "empty", "replace"})
 ACTIONS: Final = {
-    "get": _COMMON | {"truncate", "flip", "empty", "replace"},
-    "put": _COMMON | {"duplicate", "truncate", "flip", "empty", "replace"},
-    "head": _COMMON,
+    # What is read is damaged, this once; or is not found, though it is there.
+    "get": _COMMON | _DAMAGE | {"missing"},
+    # What is stored is damaged, for good; or is stored twice.
+    "put": _COMMON | _DAMAGE | {"duplicate"},
+    "head": _COMMON | {"missing"},
     "delete": _COMMON,
-    "list": _COMMON | {"stale"},  # what the listing before this one showed
-    "grant": _COMMON | {"expire"},  # the grant's time has passed before it is used
+    # What the listing of this prefix before has shown; at first nothing.
+    "list": _COMMON | {"stale"},
+    # A grant that the store refuses, as it refuses one whose time has passed.
+    "grant": _COMMON | {"expire"},
 }
+"""What may happen to each operation."""
+
+_DELAY: Final = 0.1
 _STALL: Final = 1.0
 _PAST: Final = 1.0
 """Seconds since the epoch."""
 
+_SIGNATURE: Final = re.compile(r"(?i)(?<=[?&])((?:x-\w+-)?sig(?:nature)?)=[^&]+")
+
 
 class FaultyStorage(Storage):
-    """Plays a plan on a store's methods; the key of a listing is its prefix.
+    """Plays a plan on a store's methods.
 
-    What ``truncate``, ``flip``, ``empty`` and ``replace`` do to a put is what lies in
-    the store afterwards. The wrapped store stays its owner's; `aclose` closes it.
+    The key of a fault is a pattern of the key; for ``delete`` of the first one, for
+    ``list`` of the prefix. A listing is one call, and read whole. The wrapped store
+    stays its owner's; `aclose` closes it.
     """
 
     def __init__(self, storage: Storage, plan: FaultPlan) -> None:
@@ -51,7 +63,7 @@ class FaultyStorage(Storage):
         plan.check(ACTIONS)
         self._storage = storage
         self._plan = plan
-        self._listed: list[ObjectInfo] = []
+        self._shown: dict[str, list[ObjectInfo]] = {}  # by prefix
 
     @property
     def name(self) -> str:
@@ -73,11 +85,11 @@ class FaultyStorage(Storage):
     async def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
         """See `Storage.put`."""
         fault = await self._before("put", key)
+        if fault and fault.action in _DAMAGE:
+            data = damage(bytes(data), fault.action)
+        await self._storage.put(key, data, if_absent=if_absent)
         if fault and fault.action == "duplicate":
-            await self._storage.put(key, data, if_absent=if_absent)
-            if_absent = False
-        content = damage(bytes(data), fault.action) if fault else data
-        await self._storage.put(key, content, if_absent=if_absent)
+            await self._storage.put(key, data)
         self._after(fault, key)
 
     async def head(self, key: str) -> ObjectInfo:
@@ -88,30 +100,31 @@ class FaultyStorage(Storage):
         return info
 
     async def delete(self, keys: Iterable[str]) -> None:
-        """See `Storage.delete`. The first key is the one that a plan's is matched with."""
+        """See `Storage.delete`."""
         wanted = keys if isinstance(keys, str) else list(keys)
         first = next(iter(wanted), "")
         fault = await self._before("delete", first)
         await self._storage.delete(wanted)
         self._after(fault, first)
 
-    def list(
-        self, prefix: str = "", *, start_after: str = ""
-    ) -> AsyncIterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, start_after: str = "") -> Pages:
         """See `Storage.list`."""
-        pages = 0
+        begun = False
 
         async def read() -> list[ObjectInfo]:
-            nonlocal pages
-            pages += 1
-            if pages > 1:
+            nonlocal begun
+            if begun:
                 return []
+            begun = True
             fault = await self._before("list", prefix)
             found = self._storage.list(prefix, start_after=start_after)
             fresh = [info async for info in found]
             self._after(fault, prefix)
-            stale, self._listed = self._listed, fresh
-            return stale if fault and fault.action == "stale" else fresh
+            before = self._shown.get(prefix, [])
+            self._shown[prefix] = fresh
+            if fault is None or fault.action != "stale":
+                return fresh
+            return [info for info in before if info.key > start_after]
 
         return Pages(read)
 
@@ -125,13 +138,11 @@ class FaultyStorage(Storage):
     ) -> Grant:
         """See `Storage.grant`."""
         fault = await self._before("grant", key)
-        made = await self._storage.grant(
+        grant = await self._storage.grant(
             key, method, expires_in=expires_in, if_absent=if_absent
         )
         self._after(fault, key)
-        if fault and fault.action == "expire":
-            return replace(made, expires=_PAST)
-        return made
+        return _refused(grant) if fault and fault.action == "expire" else grant
 
     async def aclose(self) -> None:
         """See `Storage.aclose`."""
@@ -139,14 +150,18 @@ class FaultyStorage(Storage):
 
     async def _before(self, operation: str, key: str) -> Fault | None:
         fault = self._plan.take(operation, key)
-        match fault.action if fault else "":
+        if fault is None:
+            return None
+        match fault.action:
             case "fail-before":
                 raise TransientError("refused by plan", store=self.name, key=key)
             case "forbid":
                 raise AccessDeniedError("forbidden by plan", store=self.name, key=key)
-            case "delay" if fault:
-                await anyio.sleep(fault.lasts(0.1))
-            case "stall" if fault:
+            case "missing":
+                raise KeyNotFoundError("hidden by plan", store=self.name, key=key)
+            case "delay":
+                await anyio.sleep(fault.lasts(_DELAY))
+            case "stall":
                 await anyio.sleep(fault.lasts(_STALL))
                 raise TransientError("stalled by plan", store=self.name, key=key)
             case _:
@@ -156,3 +171,13 @@ class FaultyStorage(Storage):
     def _after(self, fault: Fault | None, key: str) -> None:
         if fault and fault.action == "fail-after":
             raise TransientError("the reply was lost", store=self.name, key=key)
+
+
+def _refused(grant: Grant) -> Grant:
+    """Return a grant that is refused: a file's as expired, another as forged."""
+    headers = {
+        name: "Bearer expired" if name.lower() == "authorization" else value
+        for name, value in grant.headers.items()
+    }
+    url = _SIGNATURE.sub(rf"\1={'0' * 64}", grant.url)
+    return replace(grant, url=url, headers=headers, expires=_PAST)

@@ -2,90 +2,98 @@
 
 It stands between any client and any server that speaks plain HTTP/1.1, and shows what a
 wrapper around an adapter cannot: what a client library makes of a connection that goes
-wrong. It runs on asyncio, in the test's own event loop.
+wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
-from http import HTTPStatus
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
+from anyio.from_thread import start_blocking_portal
+
 from wren.conformance.fault_plan import Fault, FaultPlan, damage
+from wren.conformance.proxy_http import (
+    LIMIT,
+    Head,
+    pass_body,
+    read_body,
+    read_head,
+    write_answer,
+)
 
 ACTIONS: Final = frozenset(
     {
+        "delay",  # it takes `Fault.seconds` longer; by default for ever
         "refuse",  # the connection is reset before anything reaches the server
-        "lose",  # the server does its work; then the connection is reset
         "status",  # the server is not asked; `Fault.status` is the answer
-        "truncate",  # the whole length is announced, half of it is sent
-        "cut",  # half of the body is sent, then the connection is reset
-        "stall",  # half of the body is sent, and nothing more for `Fault.seconds`
-        "drip",  # the body comes byte by byte, over `Fault.seconds`
+        "duplicate",  # the request reaches the server twice; the second answer counts
+        "lose",  # the server does its work; then the connection is reset
+        "truncate",  # the whole length is announced, half of the body sent, then FIN
+        "cut",  # the same, then RST
+        "stall",  # the same, then silence for `Fault.seconds`; by default for ever
+        "drip",  # the body comes in small pieces, over `Fault.seconds`; default 1
+        "shorten",  # half of the body, with nothing that shows it
         "flip",  # one bit of the body is changed
         "empty",  # there is no body
-        "duplicate",  # the request reaches the server twice
+        "replace",  # another body, `wren.conformance.fault_plan.MARK`
     }
 )
-_METHODS: Final = ("GET", "HEAD", "PUT", "POST", "DELETE", "*")
-_END: Final = b"\r\n\r\n"
-_LIMIT: Final = 1 << 20  # bytes of a request's or an answer's head
-_PIECE: Final = 1 << 16
-_STALL: Final = 60.0
-_PER_HOP: Final = frozenset({b"connection", b"expect", b"keep-alive"})
+_METHODS: Final = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "*")
+_PASSED: Final = frozenset({"", "delay"})
+_DRIPS: Final = 32
 
 
 class Request(NamedTuple):
-    """What came by."""
+    """What a client has asked for."""
 
     method: str
     path: str
     """With its query, as it was sent."""
 
 
-class _Message(NamedTuple):
-    """A request or an answer."""
+class _Client(NamedTuple):
+    """A connection to a client."""
 
-    first: bytes
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-    def header(self, name: bytes) -> bytes:
-        """Return a header's value in small letters; empty if there is none."""
-        return dict(self.headers).get(name, b"").lower()
-
-    def encode(self, *extra: bytes, leave_out: frozenset[bytes] = _PER_HOP) -> bytes:
-        """Return the head."""
-        lines = [b": ".join(each) for each in self.headers if each[0] not in leave_out]
-        return b"\r\n".join([self.first, *lines, *extra]) + _END
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
 
 
 class FaultProxy:
-    """Plays a plan on every request, and remembers them all.
+    """Plays a plan on the requests that pass, and remembers them all.
 
-    The operation of a fault is the HTTP method, its key a pattern of the path. Both
-    bodies are held whole in memory, and each request goes to the server on a connection
-    of its own; towards the client connections are kept alive.
+    The operation of a fault is the HTTP method; its key is a pattern of the path. What
+    passes unharmed passes unchanged, byte for byte and piece by piece, so that a
+    signature over the Host header still holds; where a fault is played, the bodies are
+    held in memory. Connections to clients are kept alive; towards the server each
+    request has its own, as one that was kept could be closed by the server unseen.
+
+    It runs on asyncio: use it by ``async with`` where the test does, too, and
+    `proxy_in_thread` anywhere else.
     """
 
     def __init__(self, server: str, plan: FaultPlan | None = None) -> None:
         """Describe a proxy; ``async with`` starts it.
 
         Args:
-            server: Where requests go, such as ``http://127.0.0.1:9000``.
+            server: Where requests go, such as ``http://127.0.0.1:9000/account``.
             plan: What goes wrong; by default nothing.
 
         Raises:
-            ValueError: An action that is none of `ACTIONS`.
+            ValueError: An action that is none of `ACTIONS`, or a URL that is not http.
         """
-        self.plan = plan or FaultPlan()
-        self.plan.check(dict.fromkeys(_METHODS, ACTIONS))
+        parts = urlsplit(server)
+        if parts.scheme != "http" or parts.hostname is None:
+            raise ValueError(f"an http URL is needed, not {server!r}")
+        self.play(plan or FaultPlan())
         self.requests: list[Request] = []
         """Every request that came, in order."""
 
@@ -93,26 +101,35 @@ class FaultProxy:
         """How many requests the server got."""
 
         self.url = ""
-        """What clients are to be told, once the proxy runs."""
+        """The server's URL for clients that are to go through the proxy."""
 
-        parts = urlsplit(server)
-        self._upstream = parts.hostname or "", parts.port or 80
+        self._upstream = parts.hostname, parts.port or 80
+        self._path = parts.path
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
-    def count(self, method: str, pattern: str = "*") -> int:
-        """Return how many requests of a method had a path that matches a pattern."""
+    def play(self, plan: FaultPlan) -> None:
+        """Use another plan from now on.
+
+        Raises:
+            ValueError: An action that is none of `ACTIONS`.
+        """
+        plan.check(dict.fromkeys(_METHODS, ACTIONS))
+        self.plan = plan
+
+    def count(self, method: str = "*", pattern: str = "*") -> int:
+        """Return how many requests had this method and a path that matches."""
         return sum(
-            each.method == method and fnmatchcase(each.path, pattern)
-            for each in self.requests
+            method in {each.method, "*"} and fnmatchcase(each.path, pattern)
+            for each in tuple(self.requests)
         )
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", 0, limit=_LIMIT, backlog=1024
+            self._accept, "127.0.0.1", 0, limit=LIMIT, backlog=1024
         )
         port: int = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}{self._path}"
         return self
 
     async def __aexit__(
@@ -123,186 +140,205 @@ class FaultProxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        await asyncio.sleep(0)  # a connection may have come that has no task yet
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
+        await asyncio.sleep(0)  # transports end a turn after they were closed
 
     def _accept(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        # No coroutine: the task that asyncio makes of one logs its cancellation.
-        task = asyncio.create_task(self._serve(reader, writer))
+        # No coroutine: of one asyncio makes a task whose cancellation it logs (3.11).
+        task = asyncio.create_task(self._serve(_Client(reader, writer)))
         self._open.add(task)
         task.add_done_callback(self._open.discard)
 
-    async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _serve(self, client: _Client) -> None:
         """Answer the requests of one connection."""
+        # Nothing may be left in our own memory when the connection is reset.
+        client.writer.transport.set_write_buffer_limits(0)
         try:
-            while (request := await _read_request(reader, writer)) is not None:
-                method, path, _ = request.first.decode("latin-1").split(" ", 2)
-                self.requests.append(Request(method, path))
-                fault = self.plan.take(method, path)
-                if not await self._answer(fault, method, request, writer):
-                    return
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return  # the client has gone
+            while await self._serve_one(client):
+                pass
+            client.writer.close()
+            await client.writer.wait_closed()
+        except (OSError, asyncio.IncompleteReadError):
+            _reset(client)  # what went wrong with the server, the client shall see
         finally:
-            writer.close()
+            client.writer.transport.abort()
 
-    async def _answer(
-        self,
-        fault: Fault | None,
-        method: str,
-        request: _Message,
-        writer: asyncio.StreamWriter,
-    ) -> bool:
+    async def _serve_one(self, client: _Client) -> bool:
         """Answer one request; say whether the connection may be used again."""
-        action = fault.action if fault else ""
-        if action == "refuse":
-            _reset(writer)
+        try:
+            request = await read_head(client.reader)
+        except asyncio.IncompleteReadError as exc:
+            if exc.partial:
+                raise
             return False
-        if fault and action == "status":
-            writer.write(_status(fault, head_only=method == "HEAD"))
-            await writer.drain()
-            return True
-        if action == "duplicate":
-            await self._forward(method, request)
-        answer = await self._forward(method, request)
-        if action == "lose":
-            _reset(writer)
-            return False
-        length = len(answer.body)
-        if action in {"flip", "empty"}:
-            answer = answer._replace(body=damage(answer.body, action))
-            length = len(answer.body)
-        framing: list[bytes] = []
-        if method != "HEAD":
-            framing = [b"content-length: %d" % length]
-        skip = _PER_HOP if method == "HEAD" else _PER_HOP | _FRAMING
-        writer.write(answer.encode(*framing, leave_out=skip))
-        return await _send_body(writer, answer.body, fault)
+        self.requests.append(Request(request.method, request.target))
+        fault = self.plan.take(request.method, request.target)
+        if fault is None:
+            return await self._pass(client, request)
+        match fault.action:
+            case "delay":
+                await asyncio.sleep(fault.lasts(math.inf))
+                return await self._pass(client, request)
+            case "refuse":
+                _reset(client)
+                return False
+            case "status":
+                return await _refuse(client, request, fault)
+            case _:
+                return await self._harm(client, request, fault)
 
-    async def _forward(self, method: str, request: _Message) -> _Message:
-        """Send a request to the server and return its answer."""
-        reader, writer = await asyncio.open_connection(*self._upstream, limit=_LIMIT)
+    async def _pass(self, client: _Client, request: Head) -> bool:
+        """Pass a request and its answer on, both at the same time."""
+        server = _Client(*await asyncio.open_connection(*self._upstream, limit=LIMIT))
+        self.forwarded += 1
+        server.writer.write(request.raw)
+        sending = asyncio.create_task(
+            pass_body(client.reader, server.writer, request, request.request_length())
+        )
+        try:
+            allowed = not request.waits
+            answer = await read_head(server.reader)
+            while answer.status < 200:
+                allowed = True
+                client.writer.write(answer.raw)
+                answer = await read_head(server.reader)
+            client.writer.write(answer.raw)
+            length = answer.answer_length(request.method)
+            await pass_body(server.reader, client.writer, answer, length)
+            await client.writer.drain()
+            if not allowed and not sending.done():
+                return False  # the body may come yet, or the next request
+            try:  # a server may answer before it has read everything, and read on
+                await sending
+            except OSError:
+                return False
+            ends = length is None and not answer.chunked
+            return not (ends or answer.closes or request.closes)
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            server.writer.transport.abort()
+
+    async def _harm(self, client: _Client, request: Head, fault: Fault) -> bool:
+        """Do to an answer, or to the request, what the plan says."""
+        body = await _receive(client, request)
+        if fault.action == "duplicate":
+            await self._ask(request, body)
+        answer, data = await self._ask(request, body)
+        if fault.action == "lose":
+            _reset(client)
+            return False
+        if fault.action == "shorten":
+            data = damage(data, "truncate")
+        elif fault.action in {"flip", "empty", "replace"}:
+            data = damage(data, fault.action)
+        if request.method == "HEAD":
+            client.writer.write(answer.raw)
+        else:
+            client.writer.write(answer.reframed(len(data)))
+        await _send(client, data, fault)
+        await client.writer.drain()
+        return fault.action not in {"truncate", "cut", "stall"} and not answer.closes
+
+    async def _ask(self, request: Head, body: bytes) -> tuple[Head, bytes]:
+        """Send a whole request to the server and return its whole answer."""
+        reader, writer = await asyncio.open_connection(*self._upstream, limit=LIMIT)
         self.forwarded += 1
         try:
-            writer.write(request.encode(b"connection: close"))
-            writer.write(request.body)
+            if request.chunked:
+                writer.write(
+                    request.without(
+                        "expect", "transfer-encoding", content_length=len(body)
+                    )
+                )
+            else:
+                writer.write(request.without("expect"))
+            writer.write(body)
             await writer.drain()
-            while True:
-                answer = await _read_head(reader)
-                if not answer.first.split(b" ", 2)[1].startswith(b"1"):
-                    break  # what comes before, such as 100 Continue, is for us alone
-            if method == "HEAD" or answer.first.split(b" ", 2)[1] in {b"204", b"304"}:
-                return answer
-            return answer._replace(body=await _read_body(reader, answer, plain=True))
+            answer = await read_head(reader)
+            while answer.status < 200:
+                answer = await read_head(reader)
+            length = answer.answer_length(request.method)
+            return answer, await read_body(reader, answer, length)
         finally:
-            writer.close()
+            writer.transport.abort()
 
 
-_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+@contextmanager
+def proxy_in_thread(
+    server: str, plan: FaultPlan | None = None
+) -> Generator[FaultProxy]:
+    """Run a proxy on an event loop of its own, in a thread, beside any test.
 
+    Entering and leaving wait for the thread: a fixture that is not async may do that.
 
-async def _read_request(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> _Message | None:
-    """Return the next request with its body as it was sent; None at the end."""
-    try:
-        request = await _read_head(reader)
-    except asyncio.IncompleteReadError as exc:
-        if exc.partial:
-            raise
-        return None
-    if request.header(b"expect") == b"100-continue":
-        writer.write(b"HTTP/1.1 100 Continue" + _END)
-    return request._replace(body=await _read_body(reader, request, plain=False))
-
-
-async def _read_head(reader: asyncio.StreamReader) -> _Message:
-    first, *lines = (await reader.readuntil(_END)).removesuffix(_END).split(b"\r\n")
-    headers: list[tuple[bytes, bytes]] = []
-    for line in lines:
-        name, _, value = line.partition(b":")
-        headers.append((name.strip().lower(), value.strip()))
-    return _Message(first, headers, b"")
-
-
-async def _read_body(
-    reader: asyncio.StreamReader, message: _Message, *, plain: bool
-) -> bytes:
-    """Return a body.
-
-    Args:
-        reader: Is at the body's begin.
-        message: Its head.
-        plain: Return the content of chunks, without their sizes; and read a body of no
-            announced length to the end.
+    Raises:
+        ValueError: See `FaultProxy`.
     """
-    if b"chunked" in message.header(b"transfer-encoding"):
-        return await _read_chunks(reader, plain=plain)
-    length = message.header(b"content-length")
-    if length:
-        return await reader.readexactly(int(length))
-    return await reader.read() if plain else b""
+    proxy = FaultProxy(server, plan)
+    with (
+        start_blocking_portal("asyncio") as portal,
+        portal.wrap_async_context_manager(proxy),
+    ):
+        yield proxy
 
 
-async def _read_chunks(reader: asyncio.StreamReader, *, plain: bool) -> bytes:
-    parts: list[bytes] = []
-    while True:
-        line = await reader.readuntil(b"\r\n")
-        count = int(line.partition(b";")[0], 16)
-        data = await reader.readexactly(count)
-        if count:
-            end = await reader.readuntil(b"\r\n")
-            parts += [data] if plain else [line, data, end]
-            continue
-        trailer = [await reader.readuntil(b"\r\n")]
-        while trailer[-1] != b"\r\n":  # such as a checksum
-            trailer.append(await reader.readuntil(b"\r\n"))
-        return b"".join(parts if plain else [*parts, line, *trailer])
+async def _receive(client: _Client, request: Head) -> bytes:
+    """Return the whole body of a request."""
+    if request.waits:
+        client.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return await read_body(client.reader, request, request.request_length())
 
 
-async def _send_body(
-    writer: asyncio.StreamWriter, body: bytes, fault: Fault | None
-) -> bool:
-    """Send an answer's body; say whether the connection may be used again."""
-    action = fault.action if fault else ""
-    if fault is None or action not in {"truncate", "cut", "stall", "drip"}:
-        for start in range(0, len(body), _PIECE):
-            writer.write(body[start : start + _PIECE])
+async def _refuse(client: _Client, request: Head, fault: Fault) -> bool:
+    """Answer in the server's place."""
+    closes = request.waits or request.closes  # a body that waits for leave never comes
+    if not request.waits:
+        await _receive(client, request)
+    client.writer.write(
+        write_answer(
+            fault.status,
+            fault.headers,
+            fault.body,
+            method=request.method,
+            closes=closes,
+        )
+    )
+    await client.writer.drain()
+    return not closes
+
+
+async def _send(client: _Client, data: bytes, fault: Fault) -> None:
+    """Send the body of an answer, or a part of it."""
+    writer = client.writer
+    match fault.action:
+        case "drip":
+            size = max(1, math.ceil(len(data) / _DRIPS))
+            for start in range(0, len(data), size):
+                await asyncio.sleep(fault.lasts(1.0) / _DRIPS)
+                writer.write(data[start : start + size])
+        case "truncate" | "cut" | "stall":
+            writer.write(data[: len(data) // 2])
             await writer.drain()
-        return True
-    if action == "drip":
-        for byte in body:
-            writer.write(bytes([byte]))
-            await writer.drain()
-            await asyncio.sleep(fault.lasts(1.0) / len(body))
-        return True
-    writer.write(damage(body, "truncate"))
-    await writer.drain()
-    if action == "stall":
-        await asyncio.sleep(fault.lasts(_STALL))
-    if action == "cut":
-        _reset(writer)
-    return False
+            if fault.action == "stall":
+                await asyncio.sleep(fault.lasts(math.inf))
+            if fault.action != "truncate":
+                _reset(client)
+        case _:
+            writer.write(data)
 
 
-def _status(fault: Fault, *, head_only: bool) -> bytes:
-    phrase = HTTPStatus(fault.status).phrase
-    headers: Mapping[str, str] = {
-        **fault.headers,
-        "content-length": str(len(fault.body)),
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = f"HTTP/1.1 {fault.status} {phrase}\r\n{lines}\r\n".encode()
-    return head if head_only else head + fault.body
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
+def _reset(client: _Client) -> None:
     """Send RST. An abort alone sends FIN, which looks like a short answer."""
-    opened = writer.get_extra_info("socket")
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+    opened: socket.socket | None = client.writer.get_extra_info("socket")
+    if opened is not None and opened.fileno() >= 0:
+        with suppress(OSError):
+            opened.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+    client.writer.transport.abort()
