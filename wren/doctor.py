@@ -233,7 +233,11 @@ _STORAGE: Final[tuple[_Check, ...]] = (
         "take a store with conditional writes: results could be overwritten",
     ),
     ("storage: list", _list, "take a store that lists what was just written"),
-    ("storage: grant", _grant, "see whether the URL can be reached from here"),
+    (
+        "storage: grant",
+        _grant,
+        "see whether the URL can be reached from here and the credentials are right",
+    ),
     ("storage: delete", _delete, "look for versioning, retention or legal holds"),
 )
 _BACKEND: Final[tuple[_Check, ...]] = (
