@@ -34,7 +34,9 @@ from wren.storage.azure_client import Client
 from wren.storage.azure_grants import Signer
 from wren.storage.azure_login import ENTRA, Login
 
-pytestmark = pytest.mark.anyio
+# Azure's identity library makes requests of its own, before which aiohttp up to 3.13
+# looks for ~/.netrc in the event loop.
+pytestmark = [pytest.mark.anyio, pytest.mark.blocking]
 
 DAY = 24 * 3600.0
 CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
