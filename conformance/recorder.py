@@ -187,8 +187,9 @@ def _adapter_of(item: pytest.Item) -> Adapter | None:
     values: dict[str, Any] = getattr(item, "funcargs", {})
     if "compute" in values:  # the store beside it is where its workers leave marks
         return describe_compute(values["compute"], name)
-    if "open_executor" not in values and "store" in values:
-        return describe_storage(values["store"], name)
+    for store in ("proxied_store", "store"):
+        if store in values and "open_executor" not in values:
+            return describe_storage(values[store], name)
     if name:
         return Adapter(
             part="executor", name=name, version=f"wren-cloud {wren.__version__}"

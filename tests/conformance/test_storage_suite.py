@@ -16,12 +16,14 @@ from hypothesis import Phase, settings
 from wren.conformance.models import SETTINGS, check_storage_model
 from wren.conformance.spec import check_of
 from wren.conformance.storage import StorageSuite
+from wren.conformance.storage_faults import StorageFaultSuite
 from wren.protocols import Storage
 from wren.storage.memory import MemoryStorage
 
 OUTSIDE = '''
 import pytest
 from wren.conformance.storage import StorageSuite
+from wren.conformance.storage_faults import StorageFaultSuite
 from wren.errors import UnsupportedError
 from wren.protocols import StorageCapabilities
 from wren.storage.keys import check_key
@@ -112,6 +114,7 @@ def test_every_check_is_there() -> None:
     wanted = {f"S{number:02}" for number in range(1, 49)} - {"S28"}
 
     assert ids_of(StorageSuite) == wanted - faults
+    assert ids_of(StorageFaultSuite) == faults
 
 
 def test_a_store_may_offer_little(outside: dict[str, dict[str, set[str]]]) -> None:
