@@ -26,6 +26,7 @@ from wren.errors import (
     TransientError,
     UnsupportedError,
 )
+from wren.storage import requests, s3_client
 from wren.storage.parts import PART
 from wren.storage.s3 import S3Storage, open_storage
 
@@ -164,7 +165,7 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-    monkeypatch.setattr("wren.storage.requests._FIRST_PAUSE", 0.0)  # no pauses
+    monkeypatch.setattr(requests, "_FIRST_PAUSE", 0.0)  # no pauses
     yield played
     listener.close()
     if played.broken:
@@ -437,7 +438,7 @@ async def test_a_silent_server_is_given_up(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silence on an open connection is bounded, for the answer and for its body."""
-    monkeypatch.setattr("wren.storage.s3_client.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(s3_client, "IDLE_SECONDS", 0.05)
     half = reply(200, b"half", Content_Length="8")
     server.script = [STALL, half + STALL, reply(200, b"whole")]
 
