@@ -10,6 +10,7 @@ import pytest
 
 from wren.backends.local.compute import LocalCompute
 from wren.conformance.executor import ExecutorSuite
+from wren.conformance.executor_faults import ExecutorFaultSuite
 from wren.conformance.limits import LimitedCompute
 from wren.executor import Executor
 from wren.storage.local import FileStorage
@@ -69,3 +70,22 @@ class TestNothingInline(ExecutorSuite):
             return found
 
         return leftovers
+
+
+@pytest.mark.blocking  # as above
+class TestFaults(ExecutorFaultSuite):
+    """The platform and the store fail by plan."""
+
+    @pytest.fixture
+    async def compute(self) -> AsyncIterator[LocalCompute]:
+        """Two workers."""
+        compute = LocalCompute(2)
+        yield compute
+        await compute.aclose()
+
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[FileStorage]:
+        """A directory."""
+        store = FileStorage(tmp_path / "store")
+        yield store
+        await store.aclose()
