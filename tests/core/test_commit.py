@@ -32,14 +32,15 @@ ON_TIME = Limits(concurrency=4)
 IMPATIENT = Limits(concurrency=8, seconds=900, direct_seconds=0.0)
 """Of a platform that drops every connection while the work goes on."""
 
-ran: list[str] = []
-
 
 class Canary:
-    """Tells when it is unpickled."""
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ran.append, ("unpickled",)
+        return Path.touch, (self._path,)
 
 
 async def test_a_quick_response_touches_no_storage(
@@ -241,16 +242,16 @@ async def test_before_a_task_has_timed_out_storage_is_looked_at(
 
 @pytest.mark.parametrize("fault", ["foreign key", "moved", "unsigned", "truncated"])
 async def test_a_response_that_was_not_written_by_this_job_is_refused(
-    make_compute: type[FakeCompute], store: CountingStorage, fault: str
+    make_compute: type[FakeCompute], store: CountingStorage, fault: str, tmp_path: Path
 ) -> None:
     """Who can write to the bucket can run nothing here: it is never unpickled."""
     compute = make_compute(limits=ON_TIME, threads=True)
-    ran.clear()
+    ran = tmp_path / "ran"
 
     async def plant() -> None:
         reply = compute.requests[-1]["reply"]
         place, key = reply["place"], bytes.fromhex(reply["key"])
-        answer = b"".join(encode(RESPONSE, {}, [[pickle.dumps(Canary())]]))
+        answer = b"".join(encode(RESPONSE, {}, [[pickle.dumps(Canary(ran))]]))
         sealed: list[Buffer] = {
             "foreign key": seal([answer], bytes(32), place),
             "moved": seal([answer], key, f"{place}0"),
@@ -266,7 +267,7 @@ async def test_a_response_that_was_not_written_by_this_job_is_refused(
         with pytest.raises(IntegrityError, match="not written by this job"):
             await executor.map(abs, [-1], commit_after=0)
 
-    assert ran == []
+    assert not ran.exists()
     assert store.count("get") == 3
     assert compute.invocations == 1
 
