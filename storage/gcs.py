@@ -159,7 +159,8 @@ class GcsStorage(Storage):
 
         * it is valid for as long as the login's own token is, an hour at most;
           `Grant.expires` says until when;
-        * it is for all objects whose names begin with this one's;
+        * it is for all objects whose names begin with this one's, and a PUT that
+          may replace also allows to read and to delete them;
         * if ``if_absent``, it allows to create and not to replace: without the header
           that states the condition, an object that exists is kept, too, but the answer
           is 403 and not 412;
@@ -268,10 +269,11 @@ class GcsStorage(Storage):
     async def _look(self, call: Callable[[], T]) -> T:
         """Make a request that changes nothing."""
         self._check_open()
+        request = partial(self._connection.with_token, call)
 
         async def send() -> T:
             return await to_thread.run_sync(
-                call, abandon_on_cancel=True, limiter=self._limiter()
+                request, abandon_on_cancel=True, limiter=self._limiter()
             )
 
         return await self._requests.run(send)
@@ -282,7 +284,7 @@ class GcsStorage(Storage):
 
         def attempt() -> T | WrenError:
             try:
-                return call()
+                return self._connection.with_token(call)
             except WrenError as exc:
                 return exc
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import google.auth
 import requests
@@ -16,11 +17,13 @@ from requests.adapters import HTTPAdapter
 
 from wren.config import environment
 from wren.errors import StorageError
-from wren.storage.gcs_errors import NAME, explained
+from wren.storage.gcs_errors import NAME, TokenRefusedError, explained
 from wren.storage.requests import CONNECT_SECONDS, IDLE_SECONDS
 
 if TYPE_CHECKING:
     from google.cloud.storage import Client
+
+T = TypeVar("T")
 
 TIMEOUTS: Final = (CONNECT_SECONDS, IDLE_SECONDS)
 
@@ -85,6 +88,27 @@ class Connection:
                     connected.credentials.refresh(connected.auth)
         return connected
 
+    def with_token(self, call: Callable[[], T]) -> T:
+        """Return what a call returns, made again with a new token if one is refused.
+
+        A token may be revoked before its time. Of all threads that find out, one asks
+        for another. Blocks.
+
+        Raises:
+            TokenRefusedError: The new one is refused, too, or nobody is logged in.
+        """
+        connected = self.get()
+        token = connected.credentials.token
+        try:
+            return call()
+        except TokenRefusedError:
+            if connected.anonymous:
+                raise
+        with self._lock, explained(self._bucket):
+            if connected.credentials.token == token:
+                connected.credentials.refresh(connected.auth)
+        return call()
+
     def close(self) -> None:
         """Close the connections. Idempotent."""
         with self._lock:
@@ -105,7 +129,10 @@ class Connection:
             project = project or theirs
         tokens = requests.Session()
         auth = partial(Request(tokens), timeout=TIMEOUTS)
-        session = AuthorizedSession(credentials, auth_request=auth)
+        # It would drop the answer with its connection: `with_token` does that instead.
+        session = AuthorizedSession(
+            credentials, refresh_status_codes=(), auth_request=auth
+        )
         # The default pool has 10 connections, and throws away what exceeds them.
         pool = HTTPAdapter(
             pool_connections=_HOSTS, pool_maxsize=self._connections, max_retries=0
@@ -113,4 +140,6 @@ class Connection:
         for scheme in ("https://", "http://"):
             session.mount(scheme, pool)
         client = storage.Client(project, credentials, _http=session)
+        # Newer versions read the bucket's settings in a thread of their own, for traces.
+        client._bucket_metadata_cache = None  # noqa: SLF001
         return Connected(client, session, credentials, tokens)

@@ -55,6 +55,10 @@ class PreconditionError(StorageError):
     """The object is not the one asked for, or there is one at all."""
 
 
+class TokenRefusedError(AccessDeniedError):
+    """The token is not accepted; a new one may be."""
+
+
 @contextmanager
 def explained(bucket: str, key: str = "") -> Generator[None]:
     """Raise wren's exception in place of one of the client's.
@@ -102,7 +106,7 @@ def _of_answer(
     if status == 412:
         return PreconditionError, text
     if status == 401:
-        return AccessDeniedError, f"{text}; {_LOG_IN}"
+        return TokenRefusedError, f"{text}; {_LOG_IN}"
     if status == 403:
         return AccessDeniedError, (
             f"{text}; grant roles/storage.objectUser on the bucket: gcloud storage"

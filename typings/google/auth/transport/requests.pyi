@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import requests
 from google.auth.credentials import Credentials
 from google.auth.transport import Request as _Request
@@ -12,5 +14,9 @@ class Request:
 class AuthorizedSession(requests.Session):
     credentials: Credentials
     def __init__(
-        self, credentials: Credentials, *, auth_request: _Request | None = ...
+        self,
+        credentials: Credentials,
+        refresh_status_codes: Sequence[int] = ...,
+        *,
+        auth_request: _Request | None = ...,
     ) -> None: ...

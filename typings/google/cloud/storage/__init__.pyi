@@ -1,11 +1,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import IO
+from typing import Self, TypeAlias
 
 import requests
 from google.auth.credentials import Credentials
 
-_Timeout = tuple[float, float]
+_Timeout: TypeAlias = tuple[float, float]
 
 class Blob:
     name: str
@@ -63,7 +63,7 @@ class SoftDeletePolicy:
     def retention_duration_seconds(self) -> int | None: ...
 
 class Batch:
-    def __enter__(self) -> Batch: ...
+    def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
     @property
     def _responses(self) -> list[requests.Response]: ...
@@ -74,14 +74,16 @@ class _Blobs:
     def pages(self) -> Iterator[Iterator[Blob]]: ...
 
 class Client:
+    _bucket_metadata_cache: object
     def __init__(
         self,
-        project: str | None,
-        credentials: Credentials,
-        _http: requests.Session,
+        project: str | None = ...,
+        credentials: Credentials = ...,
+        _http: requests.Session = ...,
     ) -> None: ...
     @property
     def api_endpoint(self) -> str: ...
+    def create_bucket(self, bucket_or_name: str) -> Bucket: ...
     def bucket(self, bucket_name: str) -> Bucket: ...
     def batch(self, raise_exception: bool = ...) -> Batch: ...
     def list_blobs(
