@@ -140,6 +140,6 @@ class Connection:
         for scheme in ("https://", "http://"):
             session.mount(scheme, pool)
         client = storage.Client(project, credentials, _http=session)
-        # Newer versions read the bucket's settings in a thread of their own, for traces.
+        # Newer versions read the bucket's settings in a thread of theirs, for traces.
         client._bucket_metadata_cache = None  # noqa: SLF001
         return Connected(client, session, credentials, tokens)
