@@ -42,8 +42,17 @@ class TestCompute(ComputeSuite):
     """Workers leave their marks in the configured store, which they surely reach."""
 
     @pytest.fixture(autouse=True)
-    def adapt(self, wren_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Ask for what the platform offers."""
+    def adapt(
+        self,
+        store: Storage,
+        wren_settings: Settings,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Ask for what the platform offers.
+
+        The store comes first: what it opens is not what a compute leaves behind.
+        """
+        del store
         traits = _TRAITS.get(wren_settings.backend, ComputeTraits())
         memory = wren_settings.memory
         limit = None if memory is None else memory << 20
