@@ -21,6 +21,7 @@ class Batch:
         attempt: The number of this attempt, from 1; the same for all of them.
         many: The arguments, if they are pickled already.
         unsent: Failures of sending that did not count as an attempt.
+        refused_grants: How often the store refused what a worker showed it.
         carry: The request must carry the function.
         scope: Cancels the invocation under way.
         pending: Its tasks have no outcome yet, and no other batch has taken them over.
@@ -37,6 +38,7 @@ class Batch:
         "many",
         "pending",
         "queued",
+        "refused_grants",
         "request",
         "scope",
         "start",
@@ -55,6 +57,7 @@ class Batch:
         self.attempt = attempt
         self.many = many
         self.unsent = 0
+        self.refused_grants = 0
         self.carry = False
         self.scope: anyio.CancelScope | None = None
         self.pending = True

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -25,9 +24,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-from anyio import to_thread
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from wren.backoff import jitter
 from wren.batch import Batch
 from wren.envelope import RESPONSE, Buffer, decode, size
 from wren.errors import (
@@ -36,8 +35,6 @@ from wren.errors import (
     DeploymentError,
     IntegrityError,
     PayloadTooLargeError,
-    SerializationError,
-    StorageError,
     TaskTimeoutError,
     ThrottledError,
     TransientError,
@@ -45,8 +42,9 @@ from wren.errors import (
     WorkerLostError,
     WrenError,
 )
-from wren.functions import FunctionPacker, PackedFunction
+from wren.functions import FunctionPacker
 from wren.protocols import Compute, Storage
+from wren.refusals import SEND_TRIES, JobError, prepare_again
 from wren.request import RequestWriter, UnpicklableItemsError
 from wren.response import read_outcomes
 from wren.run import Run
@@ -59,18 +57,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("wren")
 
-_SEND_TRIES: Final = 5
-_UNREADABLE: Final = "the worker could not unpickle it"
 _GRACE: Final = 0.2
 """Seconds by which the driver's deadline is later than the worker's."""
-
-
-class _JobError(Exception):
-    """Ends the whole job with an error that otherwise is one task's."""
-
-    def __init__(self, error: WrenError) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 class Dispatcher:
@@ -272,7 +260,7 @@ class Dispatcher:
             run.retry(batch, batch.without(list(exc.errors)))
         except (ConfigurationError, DeploymentError, VersionMismatchError) as exc:
             run.fail(exc)
-        except _JobError as exc:
+        except JobError as exc:
             run.fail(exc.error)
         except (WorkerLostError, TaskTimeoutError, TransientError) as exc:
             await self._again(run, batch, exc)
@@ -320,7 +308,7 @@ class Dispatcher:
             sizes = length, len(response)
             run.tally.received(len(response))
             if "refused" in header:
-                await self._refused(run, batch, header, function)
+                await prepare_again(run, batch, header, function, self.packer)
                 continue
             self._window.succeeded()
             assert function is not None  # noqa: S101  # it was sent
@@ -328,7 +316,9 @@ class Dispatcher:
             if batch.request:
                 run.spill.answered(batch.request, header.get("seconds", math.inf))
             if "stored" in header:
-                stored = await run.spill.stored_response(run.name_request(batch))
+                stored = await run.spill.stored_response(
+                    run.name_request(batch), known=True
+                )
                 if stored is None:
                     raise WorkerLostError("the response that was stored is not there")
                 header, buffers = _decode(stored)
@@ -338,53 +328,6 @@ class Dispatcher:
             if batch.request:
                 await run.spill.forget(batch.request)
             return
-
-    async def _refused(
-        self,
-        run: Run,
-        batch: Batch,
-        header: dict[str, Any],
-        function: PackedFunction | None,
-    ) -> None:
-        """Prepare for sending a request again of which nothing has run, or raise."""
-        reason, detail = header["refused"], header["detail"]
-        match reason:
-            case "function" if not batch.carry:
-                batch.carry = True
-            case "version":
-                python, wren, cloudpickle = versions()
-                raise VersionMismatchError(
-                    f"the worker has Python, wren, cloudpickle {detail}; this driver "
-                    f"has {python}, {wren}, {cloudpickle}: deploy again"
-                )
-            case "module" if function is not run.function:
-                pass  # another request of the job has brought what was missing
-            case "module":
-                assert function is not None  # noqa: S101  # it was sent
-                extended = await to_thread.run_sync(
-                    self.packer.with_module, function, detail
-                )
-                if extended is None:
-                    raise DeploymentError(
-                        f"the worker has no module {detail!r}: install it there by "
-                        "listing it in the file that WREN_REQUIREMENTS names"
-                    )
-                run.use(extended)
-            case "argument":
-                error = SerializationError(f"{_UNREADABLE}: {detail}")
-                raise UnpicklableItemsError({header["position"]: error})
-            case "unpickle":
-                raise _JobError(SerializationError(f"{_UNREADABLE}: {detail}"))
-            case "transient":
-                raise TransientError(detail)
-            case "reply":
-                raise WorkerLostError(f"the response could not be stored: {detail}")
-            case "integrity":
-                batch.unsent += 1
-                if batch.unsent >= _SEND_TRIES:
-                    raise IntegrityError(detail)
-            case _:
-                raise StorageError(detail)
 
     # --- what went wrong ------------------------------------------------------------
 
@@ -401,9 +344,9 @@ class Dispatcher:
 
     async def _not_sent(self, batch: Batch, exc: ComputeError) -> None:
         batch.unsent += 1
-        if batch.unsent >= _SEND_TRIES:
+        if batch.unsent >= SEND_TRIES:
             raise exc
-        await anyio.sleep(_jitter(batch.unsent))
+        await anyio.sleep(jitter(batch.unsent))
 
     async def _stored(
         self, run: Run, batch: Batch, sent: float, seconds: float
@@ -431,7 +374,7 @@ class Dispatcher:
             return
         _log.info("job %s: %s; %d to be tried again", run.id, exc, len(batch.items))
         if not self._limits.lossless:
-            await anyio.sleep(_jitter(batch.attempt))
+            await anyio.sleep(jitter(batch.attempt))
         # A late response of a task that was stopped would only say so again.
         again = batch.split(batch.attempt + 1) if timed_out else batch.again()
         run.retry(batch, again)
@@ -466,7 +409,3 @@ def _decode(response: Buffer) -> tuple[dict[str, Any], list[memoryview]]:
         return decode(response, RESPONSE)
     except IntegrityError as exc:
         raise WorkerLostError(f"the answer is no envelope: {exc}") from exc
-
-
-def _jitter(attempt: int) -> float:
-    return random.uniform(0, min(5.0, 0.05 * 2**attempt))  # noqa: S311  # not a secret

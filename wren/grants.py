@@ -41,11 +41,16 @@ _CODE: Final = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")  # S3, GCS and Azur
 _WRITTEN: Final = frozenset({200, 201, 204})
 _TRY_AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
 _NO_BUCKET: Final = frozenset({"NoSuchBucket", "ContainerNotFound"})
+_EXPIRED: Final = "ExpiredToken"  # with status 400, of S3 and GCS
 
 # Azure answers the second if what it looks at first is not the condition but the grant,
 # which allows to create and not to overwrite. Azurite has only a less precise word.
 _TAKEN: Final = frozenset({"BlobAlreadyExists", "UnauthorizedBlobOverwrite"})
 _TAKEN_IN_AZURITE: Final = frozenset({"AuthorizationPermissionMismatch"})
+
+
+class RefusedGrantError(StorageError):
+    """The store does not accept a grant, or no longer: another one may help."""
 
 
 def to_json(grant: Grant) -> dict[str, Any]:
@@ -66,8 +71,9 @@ def fetch(grant: Mapping[str, Any]) -> bytes:
 
     Raises:
         KeyNotFoundError: No such object.
+        RefusedGrantError: It has expired, or the like.
         TransientError: The store did not answer, or cut its answer short, each time.
-        StorageError: The grant is refused or has expired, or the like.
+        StorageError: There is no bucket, the grant is malformed, or the like.
     """
     path = _path(grant)
     if path is None:
@@ -115,10 +121,10 @@ def store(grant: Mapping[str, Any], parts: Sequence[Buffer]) -> Stored:
         may be this one: the answer to an earlier try may have been lost.
 
     Raises:
+        RefusedGrantError: It has expired, or the like.
         TransientError: The store did not answer, or was busy, each time. It may have
             written the object nevertheless.
-        StorageError: The grant is refused or has expired, the disk is full, or the
-            like.
+        StorageError: The disk is full, or the like.
     """
     path = _path(grant)
     conditional = any(name.lower() == "if-none-match" for name in grant["headers"])
@@ -142,7 +148,7 @@ def _path(grant: Mapping[str, Any]) -> str | None:
 
     path = unquote(urlsplit(url).path)
     if grant["expires"] is not None and grant["expires"] < time.time():
-        raise StorageError("the grant has expired", store="file", key=path)
+        raise RefusedGrantError("the grant has expired", store="file", key=path)
     return path
 
 
@@ -296,8 +302,8 @@ def _failure(status: int, code: str) -> StorageError:
     answer = f"HTTP {status} {code}".rstrip()
     if status == 404 and code not in _NO_BUCKET:
         return KeyNotFoundError(answer)
-    if status in {401, 403}:
-        return StorageError(f"{answer}: the grant is refused or has expired")
+    if status in {401, 403} or code == _EXPIRED:
+        return RefusedGrantError(f"{answer}: the grant is refused or has expired")
     if status in _TRY_AGAIN or code == "RequestTimeout":
         return TransientError(answer)
     if 300 <= status < 400:

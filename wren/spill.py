@@ -23,6 +23,8 @@ from typing import Any, Final
 import anyio
 from anyio import to_thread
 
+from wren.backoff import jitter, patiently
+from wren.discards import Discards
 from wren.envelope import Parts, unseal
 from wren.errors import (
     IntegrityError,
@@ -62,11 +64,12 @@ class Spill:
         self._offers: dict[str, tuple[float, dict[str, Any]]] = {}
         self._lock = anyio.Lock()
         self._listed: anyio.Event | None = None
-        self._stored: set[str] = set()
+        self._stored: dict[str, int] = {}  # key -> bytes
         self._blobs: dict[
             str, tuple[int, int]
         ] = {}  # name -> bytes, users; oldest first
         self._polled = 0.0
+        self._discards = Discards(self._discard)
 
     @property
     def used(self) -> bool:
@@ -118,7 +121,7 @@ class Spill:
                 unwanted.append(f"{self.prefix}blob/{name}")
         if unwanted:
             for key in unwanted:
-                self._stored.discard(key)
+                self._stored.pop(key, None)
                 del self._offers[key]
             await self._discard(unwanted)
 
@@ -133,7 +136,7 @@ class Spill:
         sha256 = await to_thread.run_sync(_sha256, parts)
         _, offer = self._offers.get(key, (0.0, {}))
         if offer and offer["sha256"] != sha256:  # sent again, and laid out otherwise
-            self._stored.discard(key)
+            self._stored.pop(key, None)
             del self._offers[key]
         return await self._offer(key, parts, sha256)
 
@@ -144,20 +147,28 @@ class Spill:
         until, offer = self._offers.get(key, (0.0, {}))
         if until > now:
             return offer
-        storage = self._storage
         if key not in self._stored:
-            if verify is None and not storage.capabilities.private:
+            if verify is None and not self._open().capabilities.private:
                 verify = await to_thread.run_sync(_sha256, parts)
             data = parts[0] if len(parts) == 1 else b"".join(parts)
-            await storage.put(key, data)
-            self._stored.add(key)
+            await patiently(lambda: self._storage.put(key, data))
+            self._stored[key] = len(data)
             self._offers[key] = 0.0, {"sha256": verify}  # a grant is still missing
         else:
             verify = offer["sha256"]
-        grant = await storage.grant(key, "GET", expires_in=_LONGEST_GRANT)
+        grant = await patiently(
+            lambda: self._open().grant(key, "GET", expires_in=_LONGEST_GRANT)
+        )
         offer = {"grant": to_json(grant), "sha256": verify}
         self._offers[key] = now + _LONGEST_GRANT / 2, offer
         return offer
+
+    def renew(self) -> None:
+        """Give out no grant again that was made before: one has expired early.
+
+        A grant ends with the credentials that made it, whatever it says itself.
+        """
+        self._offers = {key: (0.0, offer) for key, (_, offer) in self._offers.items()}
 
     async def reply(
         self, request: str, limit: float, after: float, seconds: float
@@ -172,11 +183,11 @@ class Spill:
         """
         place = self._place(request)
         self._replies[request] = after
-        grant = await self._open().grant(
-            place,
-            "PUT",
-            expires_in=min(seconds + _MARGIN, _LONGEST_GRANT),
-            if_absent=True,
+        expires_in = min(seconds + _MARGIN, _LONGEST_GRANT)
+        grant = await patiently(
+            lambda: self._open().grant(
+                place, "PUT", expires_in=expires_in, if_absent=True
+            )
         )
         return {
             "grant": to_json(grant),
@@ -201,23 +212,33 @@ class Spill:
         shard = hashlib.sha256(request.encode()).hexdigest()[:2]
         return f"{self.prefix}out/{shard}/{request}"
 
-    async def stored_response(self, request: str) -> memoryview | None:
+    async def stored_response(
+        self, request: str, *, known: bool = False
+    ) -> memoryview | None:
         """Return the response that a worker stored, or None if there is none.
 
+        Args:
+            request: Its name.
+            known: The worker has said that it is there, so look again if it is not.
+
         Raises:
+            TransientError: The store failed, also when asked again.
             IntegrityError: Something else lies there, also when read again.
         """
         place = self._place(request)
-        for attempt in range(_READS):
+        for attempt in range(1, _READS + 1):
             try:
-                data = await self._storage.get(place)
+                data = await patiently(lambda: self._storage.get(place))
             except KeyNotFoundError:
-                return None
-            self._stored.add(place)
+                if not known or attempt == _READS:
+                    return None
+                await anyio.sleep(jitter(attempt))
+                continue
+            self._stored[place] = len(data)
             try:
                 return await to_thread.run_sync(unseal, data, self.key, place)
             except IntegrityError:
-                if attempt == _READS - 1:
+                if attempt == _READS:
                     raise
         return None
 
@@ -235,7 +256,7 @@ class Spill:
                     found = await self.stored_response(request)
                     if found is not None:
                         return found
-                    self._stored.discard(place)
+                    self._stored.pop(place, None)
         return await self.stored_response(request)
 
     async def _poll(self) -> None:
@@ -248,7 +269,7 @@ class Spill:
             pause = self._polled + _POLL_SECONDS - time.monotonic()
             await anyio.sleep(max(0.0, pause))
             async for found in self._storage.list(f"{self.prefix}out/"):
-                self._stored.add(found.key)
+                self._stored[found.key] = found.size
         except TransientError as exc:
             _log.info("looking for stored responses: %s", exc)
         finally:
@@ -259,14 +280,14 @@ class Spill:
     async def forget(self, request: str) -> None:
         """Remove what was stored for a request, and what it was answered from there.
 
-        So a job of any length takes little room, and its listings stay short.
+        So a job of any length takes little room, and its listings stay short. Several
+        are removed at a time.
         """
         keys = [self._arguments(request), self._place(request)]
-        unwanted = [key for key in keys if key in self._stored]
+        unwanted = {key: self._stored.pop(key) for key in keys if key in self._stored}
         if unwanted:
-            self._stored.difference_update(unwanted)
             self._offers.pop(keys[0], None)
-            await self._discard(unwanted)
+            await self._discards.add([*unwanted], sum(unwanted.values()))
 
     async def _discard(self, keys: Sequence[str]) -> None:
         try:

@@ -12,12 +12,13 @@ response says what is missing, so that the driver can send it.
 from __future__ import annotations
 
 import hashlib
+import random
 import resource
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from wren import __version__, grants, importer, tasks
 from wren.envelope import (
@@ -33,6 +34,7 @@ from wren.envelope import (
 )
 from wren.errors import (
     IntegrityError,
+    KeyNotFoundError,
     SerializationError,
     StorageError,
     TransientError,
@@ -49,10 +51,14 @@ from wren.serialize import (
 )
 from wren.tasks import Outcome, TaskRunner
 
+B = TypeVar("B", bound=Buffer)
+
 FUNCTIONS_KEPT: Final = 16
 """How many functions a warm worker remembers."""
 
 _KIB: Final = 1024
+_READS: Final = 3
+_PAUSE: Final = 0.2  # seconds after the first of them, at most; then twice that
 
 
 def versions() -> list[str]:
@@ -70,9 +76,10 @@ class RefusedError(Exception):
     """The request cannot be carried out; nothing of it has run.
 
     Attributes:
-        reason: ``version``, ``integrity``, ``function`` (its bytes are needed),
-            ``module`` (one is missing), ``unpickle`` (the function), ``argument``,
-            ``storage`` or ``transient`` (a grant did not work).
+        reason: ``version``, ``integrity`` (of the request), ``function`` (its bytes are
+            needed), ``module`` (one is missing), ``unpickle`` (the function) or
+            ``argument``; of what is in storage ``grant`` (refused), ``corrupt``,
+            ``transient`` or ``storage``.
         detail: What exactly, for the driver or for a person.
         position: Which of the request's tasks an argument belongs to.
     """
@@ -157,10 +164,7 @@ class Worker:
             function = self._function(asked, buffers[0] if carried else None, blobs)
             return function, _arguments(asked, buffers[carried:], blobs)
         except StorageError as exc:
-            transient = isinstance(exc, TransientError)
-            raise RefusedError(
-                "transient" if transient else "storage", str(exc)
-            ) from exc
+            raise RefusedError(_reason(exc), str(exc)) from exc
         except (RefusedError, IntegrityError):
             raise
         except ModuleNotFoundError as exc:
@@ -180,11 +184,11 @@ class Worker:
         data: Buffer
         if carried is not None:
             data = carried
+            _verify(data, identity)
         elif (grant := asked.get("function_grant")) is not None:
-            data = grants.fetch(grant)
+            data = _read(grants.fetch, grant, identity)
         else:
             raise RefusedError("function", identity)
-        _verify(data, identity)
         function: Callable[..., Any] = unpack_function(
             writable(data), self._install, blobs.get
         )
@@ -206,10 +210,41 @@ class _Blobs:
     def get(self, name: str) -> memoryview:
         """Return the content: private, and writable; of a file, on write."""
         offer = self._offered[name]
-        data = grants.fetch_buffer(offer["grant"])
-        if offer["sha256"] is not None:
-            _verify(data, offer["sha256"])
-        return data
+        return _read(grants.fetch_buffer, offer["grant"], offer["sha256"])
+
+
+def _read(
+    fetch: Callable[[dict[str, Any]], B], grant: dict[str, Any], sha256: str | None
+) -> B:
+    """Return what the driver has stored.
+
+    It is known to be there, and what it is. So an object that is missing or different
+    is read again: a store may be late, or a body bent on its way.
+    """
+    for tries in range(1, _READS + 1):
+        try:
+            data = fetch(grant)
+            if sha256 is not None:
+                _verify(data, sha256)
+        except KeyNotFoundError:
+            if tries == _READS:
+                raise
+        except IntegrityError as exc:
+            if tries == _READS:
+                raise RefusedError("corrupt", f"{exc}, read {tries} times") from exc
+        else:
+            return data
+        time.sleep(random.uniform(0, _PAUSE * tries))  # noqa: S311  # not a secret
+    raise AssertionError("the last try returns or raises")
+
+
+def _reason(exc: StorageError) -> str:
+    """Return why a request is refused for which something could not be read."""
+    if isinstance(exc, grants.RefusedGrantError):
+        return "grant"
+    if isinstance(exc, TransientError | KeyNotFoundError):
+        return "transient"
+    return "storage"
 
 
 def _verify(data: Buffer, sha256: str) -> None:
@@ -222,8 +257,7 @@ def _arguments(
 ) -> list[Any]:
     spilled = asked.get("arguments")
     if spilled is not None:
-        data = grants.fetch(spilled["grant"])
-        _verify(data, spilled["sha256"])
+        data = _read(grants.fetch, spilled["grant"], spilled["sha256"])
         _, buffers = decode(writable(data), ARGUMENTS)
     elif len(buffers) > 2 and buffers[-1].readonly:  # arrays that are to be written to
         buffers = [*buffers[:2], *map(writable, buffers[2:])]

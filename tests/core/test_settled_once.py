@@ -61,9 +61,10 @@ def fail_at_three(item: tuple[int, Buffer]) -> int:
 
 
 async def test_a_failure_while_arguments_are_removed_counts_every_task_once(
-    make_compute: type,
+    make_compute: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch is answered, but not done with its storage when the job ends."""
+    monkeypatch.setattr("wren.discards.MOST_KEYS", 1)
     limits = Limits(concurrency=4, request_bytes=20_000)
     store = SlowToDelete()
     items = [(number, bytes(8_000)) for number in range(4)]
@@ -87,9 +88,10 @@ async def test_a_failure_while_arguments_are_removed_counts_every_task_once(
 
 
 async def test_an_outcome_stands_when_the_job_is_cancelled_right_after(
-    make_compute: type,
+    make_compute: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its arguments are still being removed; that changes nothing about it."""
+    monkeypatch.setattr("wren.discards.MOST_KEYS", 1)
     limits = Limits(concurrency=1, request_bytes=20_000)
     store = SlowToDelete()
     backend = make_compute(limits=limits)

@@ -12,6 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from wren import Executor
+from wren.conformance.faults import Fault, FaultPlan, FaultyStorage
 from wren.errors import (
     PayloadTooLargeError,
     StorageError,
@@ -127,9 +128,12 @@ async def test_a_request_that_is_sent_again_says_the_same(
 
 
 async def test_a_long_job_takes_no_more_room_than_is_under_way(
-    make_compute: type[FakeCompute], store: CountingStorage
+    make_compute: type[FakeCompute],
+    store: CountingStorage,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Arguments and responses are removed as soon as they have been used."""
+    """Arguments and responses are removed after use, some at a time."""
+    monkeypatch.setattr("wren.discards.MOST_KEYS", 10)
     compute = make_compute(limits=TINY, threads=True)
     most = 0
 
@@ -138,8 +142,58 @@ async def test_a_long_job_takes_no_more_room_than_is_under_way(
         async for _ in executor.map(str.upper, stream, chunksize=1, buffer=6):
             most = max(most, len(await store.keys()))
 
-    assert most <= 2 * 6 + 1
+    assert most <= 2 * 6 + 1 + 10
     assert await store.keys() == []
+
+
+async def test_what_was_used_is_removed_in_few_requests(
+    make_compute: type[FakeCompute],
+    store: CountingStorage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hundred keys at a time; of large objects fewer."""
+    compute = make_compute(limits=TINY, threads=True)
+
+    async with Executor(backend=compute, storage=store) as executor:
+        await executor.map(len, ["x" * 1000] * 60, chunksize=1)
+        removals = store.count("delete")
+        monkeypatch.setattr("wren.discards.MOST_BYTES", 4000)
+        await executor.map(len, ["x" * 1000] * 60, chunksize=1)
+        more = store.count("delete") - removals
+
+    assert removals <= 2
+    assert 10 <= more <= 60
+
+
+async def test_a_grant_that_has_expired_is_made_anew(
+    make_compute: type[FakeCompute], store: CountingStorage
+) -> None:
+    """It ends with the credentials that made it; nothing has run, nothing is lost."""
+    compute = make_compute(limits=TINY, threads=True)
+    faults = [Fault("grant", "expire", key=f"*/{kind}/*") for kind in ("fn", "in")]
+
+    with FaultPlan(*faults) as plan:
+        storage = FaultyStorage(store, plan)
+        async with Executor(backend=compute, storage=storage, retries=0) as executor:
+            assert await executor.submit(lambda text: len(text), "x" * 1000) == 1000
+
+    assert compute.executed == ["x" * 1000]
+
+
+async def test_grants_that_are_never_accepted_end_the_task(
+    make_compute: type[FakeCompute], store: CountingStorage
+) -> None:
+    """With the store's own words, and not after many tries."""
+    compute = make_compute(limits=TINY, threads=True)
+    plan = FaultPlan(Fault("grant", "expire", key="*/in/*", times=99))
+    storage = FaultyStorage(store, plan)
+
+    async with Executor(backend=compute, storage=storage) as executor:
+        with pytest.raises(StorageError, match="expired"):
+            await executor.submit(len, "x" * 1000)
+
+    assert compute.invocations == 5
+    assert compute.executed == []
 
 
 async def test_arrays_that_were_used_make_room_for_others(
@@ -240,21 +294,27 @@ async def test_a_store_that_takes_too_long_holds_up_nobody(
     assert "took too long" in caplog.text
 
 
-async def test_a_store_that_fails_for_a_moment_costs_an_attempt(
+async def test_a_store_that_fails_for_a_moment_costs_nothing(
     make_compute: type[FakeCompute], store: CountingStorage, clock: Clock
 ) -> None:
-    """And no more than it has."""
+    """A request is tried three times, and then the task has attempts left."""
     compute = make_compute(limits=TINY, threads=True)
 
     async with Executor(backend=compute, storage=store) as executor:
-        store.fail["put"] = [TransientError("503")] * 2
+        for operation in ("put", "get"):
+            store.fail[operation] = [TransientError("503")] * 2
+        once = executor.options(retries=0)
+        assert await once.submit(lambda text: text, "x" * 1000) == "x" * 1000
+        store.fail["put"] = [TransientError("503")] * 8
         assert await executor.submit(len, "x" * 1000) == 1000
-        store.fail["put"] = [TransientError("503")] * 3
+        store.fail["put"] = [TransientError("503")] * 9
         with pytest.raises(TransientError, match="503"):
             await executor.submit(len, "x" * 1000)
         store.fail["put"] = [StorageError("denied")]
         with pytest.raises(StorageError, match="denied"):
             await executor.submit(len, "x" * 1000)
+
+    assert not any(store.fail.values())
 
 
 async def test_what_cannot_be_stored_is_too_large(

@@ -97,8 +97,9 @@ class Spilled:
 
 
 @pytest.fixture
-def spilled(tmp_path: Path) -> Spilled:
-    """A request that is intact until a test spoils it."""
+def spilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spilled:
+    """A request that is intact until a test spoils it; nothing is waited for."""
+    monkeypatch.setattr("wren.worker._PAUSE", 0.0)
     return Spilled(tmp_path)
 
 
@@ -182,29 +183,68 @@ def test_what_was_altered_in_storage_is_not_unpickled(
     arguments = encode(ARGUMENTS, {}, canary.frames())
     for data in (whole[:-1], whole + b"\0", b"", flipped):
         path.write_bytes(data)
-        assert spilled.refused(driver)[0] == "integrity"
+        assert spilled.refused(driver)[0] == "corrupt"
     for parts in (canary.parts, function, arguments):
         path.write_bytes(b"".join(parts))
-        assert spilled.refused(driver)[0] == "integrity"
+        assert spilled.refused(driver)[0] == "corrupt"
 
 
 @objects
 def test_what_is_not_in_storage_is_named(
     name: str, driver: Driver, spilled: Spilled
 ) -> None:
-    """The driver knows then whose fault it is."""
+    """It was written before the request was sent, so that a new attempt may help."""
     path: Path = getattr(spilled, name)
     path.unlink()
     reason, detail = spilled.refused(driver)
-    assert reason == "storage"
+    assert reason == "transient"
     assert str(path) in detail
+
+
+@objects
+@pytest.mark.parametrize("fault", ["bent", "absent"])
+@pytest.mark.parametrize("times", [2, 3])
+def test_what_was_read_wrong_is_read_three_times(
+    name: str,
+    fault: str,
+    times: int,
+    driver: Driver,
+    spilled: Spilled,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A body may be bent on its way, and a store may be late."""
+    from wren import files
+
+    path = str(getattr(spilled, name))
+    real = files.open_object
+    bent = Path(path).with_name("bent")
+    bent.write_bytes(b"else")
+    reads = 0
+
+    def read_wrong(asked: str) -> int:
+        nonlocal reads
+        reads += asked == path
+        if asked != path or reads > times:
+            return real(asked)
+        if fault == "bent":
+            return real(str(bent))
+        raise FileNotFoundError(errno.ENOENT, "No such file", asked)
+
+    monkeypatch.setattr(files, "open_object", read_wrong)
+
+    if times < 3:
+        assert driver.read(driver.send(request(spilled.header, [])))[0] == 0
+    else:
+        reason, _ = spilled.refused(driver)
+        assert reason == {"bent": "corrupt", "absent": "transient"}[fault]
+    assert reads == 3
 
 
 @objects
 def test_a_grant_that_has_expired_is_denied(
     name: str, driver: Driver, spilled: Spilled
 ) -> None:
-    """Trying it again would not help: the driver has to make another."""
+    """Trying it again would not help: the driver is told to make another."""
     expired = grant(getattr(spilled, name), expires=time.time() - 1)
     match name:
         case "function":
@@ -214,7 +254,7 @@ def test_a_grant_that_has_expired_is_denied(
         case _:
             spilled.header["blobs"]["array"]["grant"] = expired
     reason, detail = spilled.refused(driver)
-    assert reason == "storage"
+    assert reason == "grant"
     assert "expired" in detail
 
 
