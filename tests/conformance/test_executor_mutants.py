@@ -1,0 +1,130 @@
+"""The executor's suite finds what is broken: every mutant fails a check it names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TypedDict
+
+import pytest
+
+from wren.conformance.mutants.executor import MUTANTS, Mutant
+
+SUITES = """
+from contextlib import asynccontextmanager
+
+import pytest
+
+from wren.backends.local.compute import LocalCompute
+from wren.conformance.executor import ExecutorSuite
+from wren.conformance.executor_model import ExecutorModelSuite
+from wren.conformance.faulty_compute import FaultyCompute
+from wren.conformance.mutants.executor import MUTANTS
+from wren.executor import Executor
+from wren.storage.local import FileStorage
+
+
+@pytest.fixture(scope="module")
+def anyio_backend():
+    return "asyncio"
+
+
+def suite_for(caught_by, apply):
+    class Tested(ExecutorSuite, ExecutorModelSuite):
+        @pytest.fixture(autouse=True)
+        def broken(self, monkeypatch):
+            if apply is not None:
+                apply(monkeypatch)
+
+        @pytest.fixture
+        def open_executor(self, tmp_path):
+            url = (tmp_path / "store").as_uri()
+            return lambda **options: Executor(
+                **{"backend": "local", "concurrency": 2, "storage": url} | options
+            )
+
+        @pytest.fixture
+        def leftovers(self, tmp_path):
+            async def leftovers():
+                store = FileStorage(tmp_path / "store")
+                return [info.key async for info in store.list()]
+
+            return leftovers
+
+        @pytest.fixture
+        async def open_faulty(self):
+            local = LocalCompute(2)
+
+            @asynccontextmanager
+            async def open_faulty(plan, **options):
+                compute = FaultyCompute(local, plan)
+                options = {"backend": compute, "storage": "memory:"} | options
+                async with Executor(**options) as executor:
+                    yield executor, compute
+
+            yield open_faulty
+            await local.aclose()
+
+    Tested.caught_by = caught_by
+    return Tested
+
+
+TestSound = suite_for((), None)
+for mutant in MUTANTS:
+    globals()[f"Test{mutant.name}"] = suite_for(mutant.caught_by, mutant.apply)
+"""
+
+
+class Verdict(TypedDict):
+    """How one check of one executor ended."""
+
+    test: str
+    outcome: str
+    detail: str
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Verdict]]:
+    """Return what became of each executor's checks, all run in one process."""
+    folder = tmp_path_factory.mktemp("mutants")
+    (folder / "test_mutants.py").write_text(SUITES)
+    file = folder / "verdicts"
+    gate = ("-p", "wren.conformance.mutants.gate", "--verdicts", str(file))
+    arguments = ("-q", "-p", "no:cacheprovider", "--timeout=15", "--tb=short", *gate)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments, "test_mutants.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    found: dict[str, list[Verdict]] = {}
+    for line in file.read_text().splitlines():
+        entry = json.loads(line)
+        found.setdefault(entry.pop("class").removeprefix("Test"), []).append(entry)
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_the_sound_executor_passes(verdicts: dict[str, list[Verdict]]) -> None:
+    """Where the reference fails, every mutant seems to be caught."""
+    outcomes = verdicts["Sound"]
+
+    assert len(outcomes) > 30
+    assert [each for each in outcomes if each["outcome"] == "failed"] == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_mutant_is_caught(
+    mutant: Mutant, verdicts: dict[str, list[Verdict]]
+) -> None:
+    """By an assertion: a check that only runs out of time has found nothing."""
+    outcomes = verdicts[mutant.name]
+    failed = [each for each in outcomes if each["outcome"] == "failed"]
+
+    assert failed, f"{mutant.caught_by} passed"
+    assert any("Timeout (>" not in each["detail"] for each in failed)
