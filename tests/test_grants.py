@@ -443,11 +443,16 @@ def test_a_conflict_without_end_is_transient(server: Server) -> None:
         (error(404, "NoSuchBucket"), StorageError, "404 NoSuchBucket"),
         (
             error(403, "AccessDenied"),
-            StorageError,
+            grants.RefusedGrantError,
             "AccessDenied: the grant is refused",
         ),
-        (error(403, "RequestTimeTooSkewed"), StorageError, "RequestTimeTooSkewed"),
-        (reply(401), StorageError, "refused or has expired"),
+        (
+            error(403, "RequestTimeTooSkewed"),
+            grants.RefusedGrantError,
+            "RequestTimeTooSkewed",
+        ),
+        (reply(401), grants.RefusedGrantError, "refused or has expired"),
+        (error(400, "ExpiredToken"), grants.RefusedGrantError, "ExpiredToken"),
         (reply(400), StorageError, "HTTP 400"),
         (reply(501), StorageError, "HTTP 501"),
         (reply(206, b"part"), StorageError, "HTTP 206"),
@@ -475,7 +480,7 @@ def test_a_write_is_refused_in_the_same_words(server: Server) -> None:
         server.script = [fault]
         with pytest.raises(StorageError) as caught:
             grants.store(grant(server, "PUT"), [b"x"])
-        assert type(caught.value) is StorageError
+        assert not isinstance(caught.value, TransientError)
         assert_tells_no_secret(caught.value)
 
     assert len(server.requests) == 3
@@ -488,7 +493,7 @@ def test_a_refusal_before_the_body_was_read_is_heard(server: Server) -> None:
     with pytest.raises(StorageError, match="AccessDenied") as caught:
         grants.store(grant(server, "PUT"), [bytes(32 * MIB)])
 
-    assert type(caught.value) is StorageError
+    assert type(caught.value) is grants.RefusedGrantError
 
 
 def test_a_success_before_the_body_was_read_is_none(server: Server) -> None:
