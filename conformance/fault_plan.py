@@ -87,6 +87,8 @@ class Fired(NamedTuple):
 class FaultPlan:
     """Faults in order; the first that applies to a call is played.
 
+    Every fault counts all calls that match it, those too that another one is played on.
+
     ``repr(plan)`` is the Python expression that makes the same plan again. As a context
     manager a plan demands on leaving that all of it has happened, and notes itself on
     an exception that passes, so that a failure can be replayed:
@@ -163,14 +165,14 @@ class FaultPlan:
         return tuple(fired for _, fired in self._fired)
 
     @property
-    def missing(self) -> dict[Fault, int]:
+    def missing(self) -> list[tuple[Fault, int]]:
         """Faults that did not happen as often as planned, and how often more."""
         happened = Counter(position for position, _ in self._fired)
-        return {
-            fault: fault.times - happened[position]
+        return [
+            (fault, fault.times - happened[position])
             for position, fault in enumerate(self.faults)
             if happened[position] < fault.times
-        }
+        ]
 
     def assert_all_fired(self) -> None:
         """Fail if a planned fault did not happen: the test has tested nothing."""

@@ -12,7 +12,6 @@ response says what is missing, so that the driver can send it.
 from __future__ import annotations
 
 import hashlib
-import random
 import resource
 import sys
 import time
@@ -234,7 +233,9 @@ def _read(
                 raise RefusedError("corrupt", f"{exc}, read {tries} times") from exc
         else:
             return data
-        time.sleep(random.uniform(0, _PAUSE * tries))  # noqa: S311  # not a secret
+        from random import uniform  # rarely needed
+
+        time.sleep(uniform(0, _PAUSE * tries))  # noqa: S311  # not a secret
     raise AssertionError("the last try returns or raises")
 
 
