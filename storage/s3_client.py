@@ -74,10 +74,13 @@ async def _open(session: AioSession, region: str | None, slots: int) -> Opened:
         # aiobotocore accepts tcp_keepalive and ignores it.
         connector_args={"socket_factory": keep_alive_socket},
         retries={"total_max_attempts": 1, "mode": "standard"},
-        # Without these two, presigned URLs are signed by a method that leaves
-        # If-None-Match out, and name a host that redirects.
+        # Without these, presigned URLs are signed by a method that leaves If-None-Match
+        # out, and name a host that redirects.
         signature_version="s3v4",
-        s3={"addressing_style": style or "virtual"},
+        s3={
+            "addressing_style": style or "virtual",
+            "us_east_1_regional_endpoint": "regional",
+        },
     )
     client = await _create(session, region, config)
     endpoint: str = client.meta.endpoint_url

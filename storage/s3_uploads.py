@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 from functools import partial
 from secrets import token_hex
@@ -15,13 +14,11 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from wren.errors import KeyExistsError, KeyNotFoundError, StorageError, TransientError
 from wren.protocols import Buffer
 from wren.storage.parts import PART, write_parts
+from wren.storage.s3_bodies import body, own
 from wren.storage.s3_connection import Connection, code_of
 
 _WHOLE: Final = 2 * PART
 """Bytes of the longest object that is sent in one request: parts take two more."""
-
-_PLAIN: Final = 1024 * 1024
-"""Bytes that the client sends at once. It wants more as a file, and sends pieces."""
 
 _STARTS: Final = 3
 _GRACE: Final = 20.0
@@ -44,10 +41,11 @@ async def upload(
     Raises:
         KeyExistsError: ``if_absent`` and somebody else's object is there.
     """
+    connection.check()
     nonce = token_hex(16)
     write = _write_parts if len(data) > _WHOLE else _write_whole
     try:
-        await write(connection, key, data, nonce, if_absent)
+        await write(connection, key, await own(data), nonce, if_absent)
     except KeyExistsError:
         # The answer to a request that was sent twice, be it by us or by the library
         # for HTTP, may be about its own success.
@@ -64,21 +62,20 @@ async def _is_mine(connection: Connection, key: str, nonce: str) -> bool:
 
 
 async def _write_whole(
-    connection: Connection, key: str, data: Buffer, nonce: str, if_absent: bool
+    connection: Connection, key: str, data: bytes, nonce: str, if_absent: bool
 ) -> None:
-    whole = bytes(data)
     arguments = _condition(if_absent)
     if if_absent:
         arguments["Metadata"] = {_NONCE: nonce}
 
     async def send() -> None:
-        await connection.send("put_object", key, Body=_body(whole), **arguments)
+        await connection.send("put_object", key, Body=body(data), **arguments)
 
     await connection.run(send)
 
 
 async def _write_parts(
-    connection: Connection, key: str, data: Buffer, nonce: str, if_absent: bool
+    connection: Connection, key: str, data: bytes, nonce: str, if_absent: bool
 ) -> None:
     for _ in range(_STARTS):
         try:
@@ -90,7 +87,7 @@ async def _write_parts(
 
 
 async def _write_parts_once(
-    connection: Connection, key: str, data: Buffer, nonce: str, if_absent: bool
+    connection: Connection, key: str, data: bytes, nonce: str, if_absent: bool
 ) -> None:
     upload_id = await _begin(connection, key, nonce)
     completed = False
@@ -142,13 +139,12 @@ async def _create(connection: Connection, key: str, nonce: str) -> str:
 
 
 async def _send_parts(
-    connection: Connection, key: str, upload_id: str, data: Buffer
+    connection: Connection, key: str, upload_id: str, data: bytes
 ) -> list[dict[str, Any]]:
     """Send all parts; return what completes the upload."""
     sent: dict[int, dict[str, Any]] = {}
 
     async def write(index: int, view: memoryview) -> None:
-        part = bytes(view)
         number = index + 1
 
         async def send() -> None:
@@ -157,7 +153,7 @@ async def _send_parts(
                 key,
                 UploadId=upload_id,
                 PartNumber=number,
-                Body=_body(part),
+                Body=body(view),
             )
             checksums = {
                 name: value
@@ -209,7 +205,3 @@ async def _abort(connection: Connection, key: str, upload_id: str) -> None:
 
 def _condition(if_absent: bool) -> dict[str, Any]:
     return {"IfNoneMatch": "*"} if if_absent else {}
-
-
-def _body(data: bytes) -> bytes | io.BytesIO:
-    return data if len(data) <= _PLAIN else io.BytesIO(data)

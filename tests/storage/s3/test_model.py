@@ -14,7 +14,7 @@ from wren.protocols import Storage
 from wren.storage.s3 import open_storage
 from wren.transfer import delete_prefix
 
-QUICK = Settings(SETTINGS, max_examples=10)
+QUICK = Settings(SETTINGS, max_examples=6)
 
 
 def test_a_bucket_is_a_dictionary(s3_url: str) -> None:
