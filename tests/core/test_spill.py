@@ -172,10 +172,13 @@ async def test_a_grant_that_has_expired_is_made_anew(
     compute = make_compute(limits=TINY, threads=True)
     faults = [Fault("grant", "expire", key=f"*/{kind}/*") for kind in ("fn", "in")]
 
+    def length(text: str) -> int:
+        return len(text)
+
     with FaultPlan(*faults) as plan:
         storage = FaultyStorage(store, plan)
         async with Executor(backend=compute, storage=storage, retries=0) as executor:
-            assert await executor.submit(lambda text: len(text), "x" * 1000) == 1000
+            assert await executor.submit(length, "x" * 1000) == 1000
 
     assert compute.executed == ["x" * 1000]
 
@@ -300,11 +303,14 @@ async def test_a_store_that_fails_for_a_moment_costs_nothing(
     """A request is tried three times, and then the task has attempts left."""
     compute = make_compute(limits=TINY, threads=True)
 
+    def same(text: str) -> str:
+        return text
+
     async with Executor(backend=compute, storage=store) as executor:
         for operation in ("put", "get"):
             store.fail[operation] = [TransientError("503")] * 2
         once = executor.options(retries=0)
-        assert await once.submit(lambda text: text, "x" * 1000) == "x" * 1000
+        assert await once.submit(same, "x" * 1000) == "x" * 1000
         store.fail["put"] = [TransientError("503")] * 8
         assert await executor.submit(len, "x" * 1000) == 1000
         store.fail["put"] = [TransientError("503")] * 9
