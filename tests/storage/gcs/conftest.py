@@ -7,12 +7,15 @@ import os
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 
+import google.auth
 import pytest
 from google.cloud import storage
 
 from wren.config import Settings
 from wren.conformance.proxy import FaultProxy, proxy_in_thread
 from wren.storage.gcs import GcsStorage, open_storage
+
+SCOPE = "https://www.googleapis.com/auth/devstorage.full_control"
 
 
 @pytest.fixture
@@ -54,6 +57,8 @@ def change_key(
 def client(gcs_url: str) -> Generator[storage.Client]:
     """Google's own client, for what a store does not do."""
     del gcs_url
-    made = storage.Client()
+    credentials, project = google.auth.default(scopes=[SCOPE])
+    made = storage.Client(project, credentials)
+    made._bucket_metadata_cache = None  # or a thread of its own goes on
     yield made
     made.close()
