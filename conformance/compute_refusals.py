@@ -124,7 +124,7 @@ class RefusalChecks(ComputeCalls):
         stored = encode(REQUEST, header | {"function_grant": grant}, items.frames)
 
         assert (await self.send(ready, inline)).refused == "integrity"
-        assert (await self.send(ready, stored)).refused == "integrity"
+        assert (await self.send(ready, stored)).refused == "corrupt"
         assert await marks.count("unpickled") == 0
 
     @check("C28", Level.SECURITY)
@@ -142,7 +142,7 @@ class RefusalChecks(ComputeCalls):
 
         answer = await self.send(ready, encode(REQUEST, header, [function]))
 
-        assert answer.refused == "integrity"
+        assert answer.refused == "corrupt"
         assert await marks.count("unpickled") == 0
 
     @check("C28", Level.SECURITY)
