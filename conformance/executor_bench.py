@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, NamedTuple
 
@@ -205,18 +205,23 @@ class Bench:
         plan: FaultPlan | None = None,
         *,
         direct_seconds: float = math.inf,
+        request_bytes: float = math.inf,
         **options: Any,
-    ) -> AsyncIterator[Executor]:
+    ) -> AsyncGenerator[Executor]:
         """Open an executor; at the end, all of the plan must have happened.
 
         Args:
             plan: What goes wrong.
             direct_seconds: After how long the platform drops a connection.
+            request_bytes: From how many bytes arguments have to be stored.
             options: Of the executor.
         """
         with plan or FaultPlan() as plan:
             async with LimitedCompute(
-                self._inner, direct_seconds=direct_seconds, lossless=False
+                self._inner,
+                direct_seconds=direct_seconds,
+                request_bytes=request_bytes,
+                lossless=False,
             ) as limited:
                 self._watched = WatchedCompute(limited)
                 self.compute = FaultyCompute(self._watched, plan)

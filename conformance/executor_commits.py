@@ -83,7 +83,11 @@ class CommitChecks:
         with anyio.fail_after(PATIENCE):
             async with bench.open(plan) as executor:
                 job = executor.map(
-                    _slow(seconds), [7, 8], chunksize=1, commit_after=after
+                    _slow(seconds),
+                    [7, 8],
+                    chunksize=1,
+                    concurrency=1,
+                    commit_after=after,
                 )
                 result = await job[0]
                 while bench.sent < 2:

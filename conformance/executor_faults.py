@@ -11,7 +11,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from wren.conformance import rewriting as rewriting  # before the checks; see there
-from wren.conformance.executor_bench import Bench
+from wren.conformance.executor_bench import JOBS, Bench
 from wren.conformance.executor_cleaning import CleaningChecks
 from wren.conformance.executor_commits import CommitChecks
 from wren.conformance.executor_values import PATIENCE
@@ -135,6 +135,20 @@ class FaultChecks:
 
         assert type(job[0].exception()) is error
         assert bench.executed == executed
+
+    @check("E16", Level.FAULT)
+    @pytest.mark.parametrize("kind", ["fn", "in"])
+    async def test_a_grant_that_has_expired_is_replaced(
+        self, bench: Bench, kind: str
+    ) -> None:
+        """It ends with the credentials that made it; no task fails for that."""
+        padding = "x" * 40_000
+        plan = FaultPlan(Fault("grant", "expire", key=f"{JOBS}*/{kind}/*"))
+
+        with anyio.fail_after(PATIENCE):
+            async with bench.open(plan, request_bytes=300, retries=0) as executor:
+                job = executor.map(lambda text: len(text + padding), ["x" * 20_000])
+                assert await job == [60_000]
 
     @check("E17", Level.FAULT)
     async def test_throttling_is_never_an_attempt(self, bench: Bench) -> None:

@@ -43,13 +43,13 @@ class ScaleChecks:
 
         peak = _peak_kib()
         before = _descriptors()
+        count = 0
         with anyio.fail_after(2 * PATIENCE):
             async with (
                 open_executor(concurrency=4) as executor,
                 anyio.create_task_group() as group,
             ):
                 group.start_soon(watch)
-                count = 0
                 async for _ in executor.map(lambda n: None, iter(range(_MANY))):
                     count += 1
                 group.cancel_scope.cancel()

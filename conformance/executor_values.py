@@ -213,13 +213,16 @@ class ValueChecks:
             def __init__(self, name: str) -> None:
                 self.name = name
 
+        def name_of(bird: Bird) -> str:
+            return bird.name
+
         Bird.__module__, Bird.__qualname__ = "__main__", "Bird"
         monkeypatch.setattr(sys.modules["__main__"], "Bird", Bird, raising=False)
 
         with anyio.fail_after(PATIENCE):
             async with open_executor() as executor:
                 (bird,) = await executor.map(Bird, ["wren"])
-                name = await executor.submit(lambda bird: bird.name, bird)
+                name = await executor.submit(name_of, bird)
 
         assert isinstance(bird, Bird)
         assert name == "wren"

@@ -12,9 +12,12 @@ from wren.config import Settings
 from wren.conformance import rewriting as rewriting  # before the checks; see there
 from wren.conformance.compute import ComputeSuite, ComputeTraits
 from wren.conformance.executor import ExecutorSuite
+from wren.conformance.executor_bench import Bench
+from wren.conformance.executor_faults import ExecutorFaultSuite
 from wren.conformance.storage import StorageSuite
 from wren.conformance.targets import Places
-from wren.protocols import Storage
+from wren.executor import Executor
+from wren.protocols import Compute, Storage
 from wren.registry import open_storage
 
 _TRAITS: Final[Mapping[str, ComputeTraits]] = {
@@ -86,3 +89,14 @@ class TestExecutor(ExecutorSuite):
                 await store.aclose()
 
         return leftovers
+
+
+class TestExecutorFaults(ExecutorFaultSuite):
+    """The same with faults in between."""
+
+    @pytest.fixture
+    def bench(
+        self, compute: Compute, store: Storage, open_executor: Callable[..., Executor]
+    ) -> Bench:
+        """Return what opens executors; reported with those of `TestExecutor`."""
+        return Bench(compute, store)
