@@ -8,7 +8,6 @@ from typing import Any, Final, NamedTuple
 from pytest import MonkeyPatch  # noqa: PT013  # the one name that is needed
 
 from wren.batch import Batch
-from wren.chunks import ChunkSizer
 from wren.dispatch import Dispatcher
 from wren.errors import ThrottledError, WrenError
 from wren.functions import PackedFunction
@@ -172,16 +171,6 @@ def sends_the_function_with_every_task(patch: MonkeyPatch) -> None:
         return False
 
     patch.setattr(PackedFunction, "known", property(know, forget))
-
-
-@_mutant("E33")
-def one_task_in_each_request(patch: MonkeyPatch) -> None:
-    """Never put small tasks together."""
-
-    def one(_sizer: ChunkSizer, _left: int | None, _most: int) -> int:
-        return 1
-
-    patch.setattr(ChunkSizer, "size", one)
 
 
 @_mutant("E05")
