@@ -14,9 +14,7 @@ from anyio import from_thread, to_thread
 from wren.errors import (
     KeyExistsError,
     KeyNotFoundError,
-    StorageError,
     TransientError,
-    WrenError,
 )
 from wren.protocols import Buffer, Grant, ObjectInfo, Storage, StorageCapabilities
 from wren.storage.gcs_bucket import MAX_BATCH, Bucket, Content, is_intact
@@ -25,12 +23,13 @@ from wren.storage.gcs_doctor import diagnose
 from wren.storage.gcs_errors import NAME, PreconditionError
 from wren.storage.gcs_grants import Grants
 from wren.storage.gcs_list import Listing
+from wren.storage.gcs_threads import Threads
 from wren.storage.gcs_uploads import Upload
 from wren.storage.keys import check_keys, check_range
 from wren.storage.location import Location
 from wren.storage.pages import Pages
 from wren.storage.parts import PART, read_parts
-from wren.storage.requests import Requests, pool_size
+from wren.storage.requests import pool_size
 
 if TYPE_CHECKING:
     from wren.config import Settings
@@ -71,9 +70,7 @@ class GcsStorage(Storage):
         self._connection = Connection(location.bucket, project, connections)
         self._bucket = Bucket(location.bucket, self._connection)
         self._grants = Grants(self._bucket)
-        self._requests = Requests(connections)
-        self._threads: anyio.CapacityLimiter | None = None
-        self._closed = False
+        self._threads = Threads(self._connection, connections)
 
     @property
     def name(self) -> str:
@@ -104,7 +101,7 @@ class GcsStorage(Storage):
     async def head(self, key: str) -> ObjectInfo:
         """See `Storage.head`."""
         name = self._location.full(key)
-        info, _ = await self._look(partial(self._bucket.describe, name, key))
+        info, _ = await self._threads.look(partial(self._bucket.describe, name, key))
         return info
 
     async def delete(self, keys: Iterable[str]) -> None:
@@ -119,7 +116,7 @@ class GcsStorage(Storage):
             for batch in batches:
                 await self._delete(batch)
 
-        self._check_open()
+        self._threads.check_open()
         try:
             async with anyio.create_task_group() as group:
                 for _ in range(min(_BATCHES, -(-len(names) // MAX_BATCH))):
@@ -130,15 +127,10 @@ class GcsStorage(Storage):
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Pages:
         """See `Storage.list`. Up to 1000 objects are read at a time."""
-        listing = Listing(self._bucket, self._location, prefix, start_after)
-
-        async def read() -> Sequence[ObjectInfo]:
-            found: Sequence[ObjectInfo] = ()
-            while not found and not listing.is_done:
-                found = await self._look(listing.next_page)
-            return found
-
-        return Pages(read)
+        listing = Listing(
+            self._bucket, self._threads, self._location, prefix, start_after
+        )
+        return Pages(listing.read)
 
     async def grant(
         self,
@@ -171,7 +163,7 @@ class GcsStorage(Storage):
             AccessDeniedError: There are no credentials, as with an emulator.
         """
         name = self._location.full(key)
-        return await self._look(
+        return await self._threads.look(
             partial(
                 self._grants.make,
                 name,
@@ -184,13 +176,11 @@ class GcsStorage(Storage):
 
     def diagnose(self) -> AsyncIterator[Result]:
         """Look at the login, the permissions and the bucket's settings."""
-        return diagnose(self._bucket, self._look)
+        return diagnose(self._bucket, self._threads.look)
 
     async def aclose(self) -> None:
         """See `Storage.aclose`."""
-        self._closed = True
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(self._connection.close)
+        await self._threads.aclose()
 
     async def _get(self, name: str, key: str, start: int, stop: int | None) -> bytes:
         # An empty range asks for a byte, to see whether the object is there.
@@ -198,7 +188,7 @@ class GcsStorage(Storage):
 
         async def read(first: int, end: int, generation: str = "") -> Content:
             ask = partial(self._bucket.read, name, key, first, end, generation)
-            return await self._look(ask)
+            return await self._threads.look(ask)
 
         found = await read(start, last)
         end = found.size if stop is None else min(stop, found.size)
@@ -212,7 +202,7 @@ class GcsStorage(Storage):
 
         whole = await read_parts(part, start, end)
         if len(whole) == found.size and not await to_thread.run_sync(
-            is_intact, whole, found.crc32c, limiter=self._limiter()
+            is_intact, whole, found.crc32c, limiter=self._threads.limiter()
         ):
             raise PreconditionError("the checksum does not match", store=NAME, key=key)
         return whole
@@ -227,7 +217,9 @@ class GcsStorage(Storage):
             await self._write(name, key, data, nonce)
             return
         try:
-            _, found = await self._look(partial(self._bucket.describe, name, key))
+            _, found = await self._threads.look(
+                partial(self._bucket.describe, name, key)
+            )
         except KeyNotFoundError as exc:
             text = "the object in the way is gone"
             raise PreconditionError(text, store=NAME, key=key) from exc
@@ -240,15 +232,15 @@ class GcsStorage(Storage):
         check = from_thread.check_cancelled
         if len(data) <= PART:
             write = partial(self._bucket.write, name, key, data, nonce, check)
-            await self._change(write)
+            await self._threads.change(write)
             return
         upload = Upload(self._bucket, name, key, data, nonce, check)
         try:
-            while not await self._change(upload.advance):
+            while not await self._threads.change(upload.advance):
                 pass
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(_ignoring_errors, upload.abandon)
+                await to_thread.run_sync(upload.abandon)
             raise
 
     async def _delete(self, names: Sequence[str]) -> None:
@@ -264,57 +256,7 @@ class GcsStorage(Storage):
             if errors:
                 raise errors[0]
 
-        await self._change(step)
-
-    async def _look(self, call: Callable[[], T]) -> T:
-        """Make a request that changes nothing."""
-        self._check_open()
-        request = partial(self._connection.with_token, call)
-
-        async def send() -> T:
-            return await to_thread.run_sync(
-                request, abandon_on_cancel=True, limiter=self._limiter()
-            )
-
-        return await self._requests.run(send)
-
-    async def _change(self, call: Callable[[], T]) -> T:
-        """Make a request that must not go on after this call has ended."""
-        self._check_open()
-
-        def attempt() -> T | WrenError:
-            try:
-                return self._connection.with_token(call)
-            except WrenError as exc:
-                return exc
-
-        async def send() -> T:
-            outcomes: list[T | WrenError] = []
-
-            async def run() -> None:
-                outcomes.append(
-                    await to_thread.run_sync(attempt, limiter=self._limiter())
-                )
-
-            # A cancel scope waits for the thread; asyncio's own Task.cancel() does
-            # not, unless it hits a task group, which makes it a scope's cancellation.
-            async with anyio.create_task_group() as group:
-                group.start_soon(run)
-            (outcome,) = outcomes
-            if isinstance(outcome, WrenError):
-                raise outcome
-            return outcome
-
-        return await self._requests.run(send)
-
-    def _limiter(self) -> anyio.CapacityLimiter:
-        if self._threads is None:  # made here, where an event loop runs
-            self._threads = anyio.CapacityLimiter(self._requests.slots)
-        return self._threads
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StorageError("the store is closed", store=NAME)
+        await self._threads.change(step)
 
 
 async def _undisturbed(call: Callable[[], Awaitable[T]]) -> T:
@@ -332,12 +274,7 @@ async def _undisturbed(call: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("the last try returns or raises")
 
 
-def _ignoring_errors(call: Callable[[], object]) -> None:
-    with contextlib.suppress(StorageError):
-        call()
-
-
-def _is_passing(error: StorageError) -> bool:
+def _is_passing(error: Exception) -> bool:
     return isinstance(error, TransientError)
 
 

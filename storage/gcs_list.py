@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from wren.protocols import ObjectInfo
 from wren.storage.gcs_bucket import Bucket
+from wren.storage.gcs_threads import Threads
 from wren.storage.keys import MAX_KEY_BYTES
 from wren.storage.location import Location
 
@@ -16,33 +18,44 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class Listing:
-    """A listing under way. One thread at a time may use it."""
+    """A listing under way."""
 
     def __init__(
-        self, bucket: Bucket, location: Location, prefix: str, start_after: str
+        self,
+        bucket: Bucket,
+        threads: Threads,
+        location: Location,
+        prefix: str,
+        start_after: str,
     ) -> None:
         """Describe a listing; see `Storage.list`."""
         self._bucket = bucket
+        self._threads = threads
         self._location = location
         self._prefix = location.prefix + prefix
         self._after = start_after
         self._start = _sendable(location.prefix + start_after) if start_after else ""
         self._token: str | None = None
-        self.is_done = _sendable(self._prefix) != self._prefix  # no key begins with it
+        # Nothing is asked for where no key can begin with the prefix.
+        self._is_done = _sendable(self._prefix) != self._prefix
 
-    def next_page(self) -> Sequence[ObjectInfo]:
-        """Return the next page, which may be empty. Blocks for one request.
+    async def read(self) -> Sequence[ObjectInfo]:
+        """Return the next page; an empty one is the end.
 
-        After an error it may be called again.
+        After an error or a cancellation, the same page is the next one.
         """
-        found, self._token = self._bucket.page(self._prefix, self._start, self._token)
-        self.is_done = self._token is None
-        return [
-            replace(info, key=key)
-            for info in found
-            # The service begins with the name itself, if there is an object.
-            if (key := self._location.relative(info.key)) > self._after
-        ]
+        page: Sequence[ObjectInfo] = ()
+        while not page and not self._is_done:
+            ask = partial(self._bucket.page, self._prefix, self._start, self._token)
+            found, self._token = await self._threads.look(ask)
+            self._is_done = self._token is None
+            page = [
+                replace(info, key=key)
+                for info in found
+                # The service begins with the name itself, if there is an object.
+                if (key := self._location.relative(info.key)) > self._after
+            ]
+        return page
 
 
 def _sendable(name: str) -> str:

@@ -5,6 +5,7 @@ See https://cloud.google.com/storage/docs/performing-resumable-uploads.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -85,12 +86,15 @@ class Upload:
         return self._is_done
 
     def abandon(self) -> None:
-        """End the session: what was sent is dropped, and there will be no object."""
+        """End the session: what was sent is dropped, and there will be no object.
+
+        Errors are ignored, since the service ends it by itself after a week.
+        """
         if not self._session:
             return
-        connected = self._bucket.connection.get()
-        with explained(self._bucket.name, self._key):
-            connected.session.delete(self._session, timeout=TIMEOUTS)
+        with contextlib.suppress(StorageError), explained(self._bucket.name, self._key):
+            session = self._bucket.connection.get().session
+            session.delete(self._session, timeout=TIMEOUTS)
 
     def _settle(self, body: bytes | Body, span: str) -> None:
         """Make a request, and learn how far the upload has come."""

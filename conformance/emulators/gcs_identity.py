@@ -6,21 +6,19 @@ Belongs to `gcs_server`; see there for what may be imported.
 from __future__ import annotations
 
 import base64
-import binascii
-import hashlib
 import json
 import re
 import secrets
 import time
-from datetime import datetime
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import parse_qs, unquote
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from .gcs_messages import RefusalError, Request  # noqa: TID251, TID252
+from .gcs_signatures import Signature  # noqa: TID251, TID252
 
 _OBJECTS: Final = "storage.objects."
 READ: Final = frozenset({f"{_OBJECTS}get", f"{_OBJECTS}list"})
@@ -44,7 +42,6 @@ _AUDIENCE: Final = "https://oauth2.googleapis.com/token"
 """What google-auth writes, wherever it asks."""
 
 _SKEW: Final = 300  # seconds by which clocks may differ
-_LONGEST: Final = 7 * 24 * 3600  # seconds that a signed URL may be valid
 
 
 class Holder(NamedTuple):
@@ -190,7 +187,18 @@ class Identity:
             RefusalError: It says so, but the token or the signature is not valid.
         """
         if "X-Goog-Signature" in request.query:
-            return self._signer(request)
+            signature = Signature.of(request)
+            account = self._accounts.get(signature.email)
+            if account is None or not account.verify(
+                signature.message, signature.signature
+            ):
+                raise RefusalError(
+                    403,
+                    "Access denied: the signature does not match.",
+                    "SignatureDoesNotMatch",
+                )
+            signature.check_time()
+            return Holder(account.email, account.permissions)
         authorization = request.get_header("authorization")
         return None if authorization is None else self.bearer(authorization)
 
@@ -232,88 +240,12 @@ class Identity:
             raise GrantError("invalid_grant", "Bad Request") from exc
         raise GrantError("invalid_grant", "Invalid JWT Signature.")
 
-    def _signer(self, request: Request) -> Holder:
-        """Verify a signed URL.
-
-        See https://cloud.google.com/storage/docs/authentication/canonical-requests.
-        """
-        values = {name: request.argument(name) or "" for name in _SIGNED}
-        email, _, scope = values["X-Goog-Credential"].partition("/")
-        account = self._accounts.get(email)
-        names = values["X-Goog-SignedHeaders"].split(";")
-        lines: list[str] = []
-        for name in names:
-            value = request.get_header(name)
-            if value is None:
-                raise RefusalError(
-                    400, f"{name} is signed, and not sent.", "MalformedSecurityHeader"
-                )
-            lines.append(f"{name}:{' '.join(value.split())}\n")
-        for name in map(str.lower, request.headers):
-            if name.startswith("x-goog-") and name not in names:
-                raise RefusalError(
-                    400, f"{name} is sent, and not signed.", "MalformedSecurityHeader"
-                )
-        digest = hashlib.sha256(_canonical(request, lines, names)).hexdigest()
-        signed = f"GOOG4-RSA-SHA256\n{values['X-Goog-Date']}\n{scope}\n{digest}"
-        try:
-            signature = binascii.unhexlify(values["X-Goog-Signature"])
-            made = datetime.strptime(values["X-Goog-Date"], "%Y%m%dT%H%M%S%z")
-            seconds = int(values["X-Goog-Expires"])
-        except ValueError as exc:
-            raise RefusalError(400, "Malformed query.", "InvalidArgument") from exc
-        if account is None or not account.verify(signed.encode(), signature):
-            raise RefusalError(
-                403,
-                "Access denied: the signature does not match.",
-                "SignatureDoesNotMatch",
-            )
-        expires = made.timestamp() + seconds
-        if seconds > _LONGEST:
-            raise RefusalError(400, "X-Goog-Expires is too large.", "InvalidArgument")
-        if expires < time.time():
-            raise RefusalError(
-                400, "Invalid argument: the URL has expired.", "ExpiredToken"
-            )
-        return Holder(email, account.permissions, "", expires)
-
 
 class GrantError(RefusalError):
     """No token is issued; the shape is that of OAuth 2."""
 
     def __init__(self, error: str, description: str) -> None:
         super().__init__(400, description, error)
-
-
-_SIGNED: Final = (
-    "X-Goog-Credential",
-    "X-Goog-Date",
-    "X-Goog-Expires",
-    "X-Goog-SignedHeaders",
-    "X-Goog-Signature",
-)
-
-
-def _canonical(request: Request, lines: list[str], names: list[str]) -> bytes:
-    pairs = sorted(
-        f"{quote(name, safe='~')}={quote(value, safe='~')}"
-        for name, values in request.query.items()
-        for value in values
-        if name != "X-Goog-Signature"
-    )
-    payload = "UNSIGNED-PAYLOAD"
-    if "x-goog-content-sha256" in names:
-        payload = request.get_header("x-goog-content-sha256") or payload
-    return "\n".join(
-        (
-            request.method,
-            request.path,
-            "&".join(pairs),
-            "".join(lines),
-            ";".join(names),
-            payload,
-        )
-    ).encode()
 
 
 def _form(body: bytes) -> dict[str, str]:

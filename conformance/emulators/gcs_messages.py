@@ -120,8 +120,9 @@ class Request:
         for part in body.split(line_end + delimiter)[1:]:
             if part.startswith(b"--"):
                 return found
-            head, _, content = part.removeprefix(line_end).partition(2 * line_end)
-            found.append((BytesHeaderParser().parsebytes(head), content))
+            head, _, content = part.partition(2 * line_end)
+            headers = BytesHeaderParser().parsebytes(head.removeprefix(line_end))
+            found.append((headers, content))
         raise RefusalError(400, "The multipart message has no end.")
 
     def _upload(self) -> dict[str, Any]:

@@ -3,8 +3,9 @@
     cd …/wren/conformance
     python -m emulators.gcs_server --bucket wren --credentials-file key.json
 
-It needs `REQUIREMENTS` and neither wren nor anything that wren needs; hence the
-relative imports. Once it listens, one line of JSON is written to standard output:
+It needs what `wren.conformance.emulators.gcs` installs, exactly that version of the
+emulator, since it is taken apart, and neither wren nor anything that wren needs; hence
+the relative imports. Once it listens, one line of JSON is written to standard output:
 ``{"url": "http://127.0.0.1:43117"}``.
 
 It is the emulator of the package gcp-storage-emulator, with what a store for
@@ -29,15 +30,16 @@ import logging
 import re
 import sys
 import threading
-from email.message import Message
 from email.parser import BytesHeaderParser
-from functools import partial
 from http import server
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
 
 from gcp_storage_emulator.handlers import buckets, objects
 from gcp_storage_emulator.server import HANDLERS
+
+from .gcs_http import Listener  # noqa: TID251, TID252
 
 # Where this runs, wren is not installed: the package's own name may be another.
 from .gcs_identity import (  # noqa: TID251, TID252
@@ -48,20 +50,15 @@ from .gcs_identity import (  # noqa: TID251, TID252
     Identity,
 )
 from .gcs_messages import RefusalError, Request, Response  # noqa: TID251, TID252
-from .gcs_objects import (  # noqa: TID251, TID252
-    Conditions,
+from .gcs_objects import Conditions, MemoryStorage  # noqa: TID251, TID252
+from .gcs_rules import (  # noqa: TID251, TID252
     Handler,
-    MemoryStorage,
     authorize,
     rule_for,
     target,
 )
 
-REQUIREMENTS: Final = ("gcp-storage-emulator==2026.7.19", "cryptography==50.0.2")
-"""Exactly this emulator, since it is taken apart; the tests are what notices."""
-
 _MAX_BATCH: Final = 100
-_PIECE: Final = 1024 * 1024
 _SIGN: Final = re.compile(r"/v1/projects/-/serviceAccounts/([^/]+):signBlob")
 
 
@@ -141,6 +138,8 @@ class Service:
             handler = methods.get(method)
             if handler is not None:
                 return handler
+            if method == "DELETE" and objects.xml_upload in methods.values():
+                return objects.delete
         raise RefusalError(501, f"{request.method} {request.path} is not modelled.")
 
     def _run(
@@ -174,9 +173,9 @@ class Service:
     def _keep_session(
         self, request: Request, response: Response, about: tuple[Conditions, str, str]
     ) -> None:
-        started = re.search(r"upload_id=([^&]+)", response.headers.get("Location", ""))
-        if started is not None:
-            self._sessions[started[1]] = about
+        started = urlsplit(response.headers.get("Location", "")).query
+        for session in parse_qs(started).get("upload_id", ()):
+            self._sessions[session] = about
         ended = request.argument("upload_id")
         if ended is not None and response.status != 308:
             self._sessions.pop(ended, None)
@@ -214,72 +213,6 @@ def _inner(outer: Request, content: bytes, authorization: str | None) -> Request
     return Request(method, address, headers, body, outer.base_url)
 
 
-class Connection(server.BaseHTTPRequestHandler):
-    """One connection, for as many requests as its client has."""
-
-    protocol_version = "HTTP/1.1"
-    wbufsize = 64 * 1024
-    disable_nagle_algorithm = True
-
-    def __init__(self, service: Service, *arguments: Any) -> None:
-        self._service = service
-        super().__init__(*arguments)
-
-    def handle_one_request(self) -> None:
-        """Read a request and answer it."""
-        self.raw_requestline = self.rfile.readline(64 * 1024)
-        if not self.raw_requestline or not self.parse_request():
-            self.close_connection = True
-            return
-        request = Request(
-            self.command,
-            self.path,
-            self.headers,
-            self._body(self.headers),
-            f"http://{self.headers.get('host')}",
-        )
-        self._send(self._service.answer(request))
-
-    def _body(self, headers: Message) -> bytes:
-        if headers.get("transfer-encoding", "").lower() != "chunked":
-            return self.rfile.read(int(headers.get("content-length", 0)))
-        pieces: list[bytes] = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            pieces.append(self.rfile.read(size))
-            self.rfile.readline()
-        while self.rfile.readline().strip():
-            continue
-        return b"".join(pieces)
-
-    def _send(self, response: Response) -> None:
-        self.send_response(response.status)
-        for name, value in response.headers.items():
-            self.send_header(name, value)
-        if response.status not in {204, 304}:
-            self.send_header("Content-Length", str(len(response.content)))
-        self.end_headers()
-        if self.command != "HEAD" and response.status not in {204, 304}:
-            content = memoryview(response.content)
-            for start in range(0, len(content), _PIECE):
-                self.wfile.write(content[start : start + _PIECE])
-        self.wfile.flush()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing of requests."""
-
-
-class Listener(server.ThreadingHTTPServer):
-    """Accepts connections, each with a thread."""
-
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Report what is a fault of the server; clients may leave as they like."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
-
-
 def main() -> None:
     """Serve until the process is ended."""
     options = _options()
@@ -290,7 +223,7 @@ def main() -> None:
     )
     for name in options.bucket:
         service.create_bucket(name)
-    listener = Listener((options.host, options.port), partial(Connection, service))
+    listener = Listener((options.host, options.port), service.answer)
     url = f"http://{options.host}:{listener.server_address[1]}"
     for name, path, permissions in (
         ("wren", options.credentials_file, EVERYTHING),

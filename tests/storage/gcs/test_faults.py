@@ -238,6 +238,27 @@ async def test_object_that_is_replaced_while_it_is_read_is_read_again(
     assert proxy.count("GET", DOWNLOAD) == 4
 
 
+async def test_listing_goes_on_after_a_cancelled_page(
+    proxy: FaultProxy, store: GcsStorage
+) -> None:
+    """What the thread that was left reads later must not count as read."""
+    for key in ("a", "b"):
+        await store.put(key, b"")
+    proxy.plan = FaultPlan(Fault("GET", "delay", key="*/o[?]*", seconds=0.3))
+    listing = store.list()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(anext, listing)
+        while not proxy.count("GET"):  # noqa: ASYNC110  # in another thread
+            await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+    while proxy.forwarded < 3:  # noqa: ASYNC110
+        await anyio.sleep(0.01)
+    await anyio.sleep(0.1)  # and its answer comes
+
+    assert [info.key async for info in listing] == ["a", "b"]
+
+
 async def test_batch_tries_again_what_was_refused_in_it(
     proxy: FaultProxy, store: GcsStorage
 ) -> None:
