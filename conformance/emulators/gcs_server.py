@@ -3,9 +3,8 @@
     cd …/wren/conformance
     python -m emulators.gcs_server --bucket wren --credentials-file key.json
 
-It needs what `wren.conformance.emulators.gcs` installs, exactly that version of the
-emulator, since it is taken apart, and neither wren nor anything that wren needs; hence
-the relative imports. Once it listens, one line of JSON is written to standard output:
+It needs `REQUIREMENTS` and neither wren nor anything that wren needs; hence the
+relative imports. Once it listens, one line of JSON is written to standard output:
 ``{"url": "http://127.0.0.1:43117"}``.
 
 It is the emulator of the package gcp-storage-emulator, with what a store for
@@ -57,6 +56,9 @@ from .gcs_rules import (  # noqa: TID251, TID252
     rule_for,
     target,
 )
+
+REQUIREMENTS: Final = ("gcp-storage-emulator==2026.7.19", "cryptography==50.0.2")
+"""Exactly this emulator, since it is taken apart; the tests are what notices."""
 
 _MAX_BATCH: Final = 100
 _SIGN: Final = re.compile(r"/v1/projects/-/serviceAccounts/([^/]+):signBlob")
