@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import numpy as np
@@ -19,8 +21,9 @@ from wren.errors import (
     ThrottledError,
     TransientError,
 )
-from wren.protocols import Limits, Storage
+from wren.protocols import Grant, Limits, Storage
 from wren.shared import CommonBuffers
+from wren.spill import Spill
 from wren.storage.local import FileStorage
 from wren.storage.memory import MemoryStorage
 
@@ -181,6 +184,37 @@ async def test_a_grant_that_has_expired_is_made_anew(
             assert await executor.submit(length, "x" * 1000) == 1000
 
     assert compute.executed == ["x" * 1000]
+
+
+@pytest.mark.parametrize(("seconds", "grants"), [(3600.0, 1), (0.0, 2)])
+async def test_a_grant_is_given_out_for_half_of_its_time(
+    seconds: float, grants: int
+) -> None:
+    """A store may grant for less than it was asked for."""
+    asked: list[str] = []
+
+    class Brief(MemoryStorage):
+        async def grant(
+            self,
+            key: str,
+            method: Literal["GET", "PUT"],
+            *,
+            expires_in: float,
+            if_absent: bool = False,
+        ) -> Grant:
+            asked.append(key)
+            made = await super().grant(
+                key, method, expires_in=expires_in, if_absent=if_absent
+            )
+            return replace(made, expires=time.time() + seconds)
+
+    storage = Brief()
+    spill = Spill("job", lambda: storage)
+    for _ in range(2):
+        await spill.offer("a", memoryview(b"data"))
+
+    assert len(asked) == grants
+    await storage.aclose()
 
 
 async def test_grants_that_are_never_accepted_end_the_task(
