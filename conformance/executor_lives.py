@@ -150,6 +150,12 @@ class LifeChecks:
             not_offered("looking into the store")
         data = bytes(8 << 20)
 
+        def one_returns(n: int) -> bytes:
+            import time
+
+            time.sleep(30 * n)  # what is stopped now can write nothing later
+            return bytes(8 << 20)
+
         with anyio.fail_after(PATIENCE):
             async with open_executor() as executor:
                 await executor.map(len, [data] * 2, commit_after=0)
@@ -157,7 +163,7 @@ class LifeChecks:
                     await executor.map(len, [1, 2], commit_after=0)
                 with anyio.move_on_after(0.2):
                     await executor.map(_waiting(30), range(2), commit_after=0)
-                async for _ in executor.map(len, [data] * 2):
+                async for _ in executor.map(one_returns, range(2), chunksize=1):
                     break
 
         assert await leftovers() == []

@@ -12,9 +12,12 @@ from wren.backends.local.compute import LocalCompute
 from wren.config import Settings
 from wren.conformance.emulators.emulator import Emulator
 from wren.conformance.executor import ExecutorSuite
+from wren.conformance.executor_faults import ExecutorFaultSuite
+from wren.conformance.faults import Fault, FaultPlan
 from wren.conformance.limits import LimitedCompute
 from wren.conformance.proxy import FaultProxy
 from wren.executor import Executor
+from wren.protocols import Storage
 from wren.registry import open_storage
 
 Open = Callable[..., Executor]
@@ -104,6 +107,54 @@ class TestAzure(StoreSuite):
         return azurite_url
 
 
+class FaultyStoreSuite(ExecutorFaultSuite):
+    """The same stores, with faults in between."""
+
+    @pytest.fixture
+    async def compute(self) -> AsyncIterator[LocalCompute]:
+        """Two workers, whose messages hold anything; what is dear is stored."""
+        compute = LocalCompute(2)
+        yield compute
+        await compute.aclose()
+
+    @pytest.fixture
+    async def store(self, url: str) -> AsyncIterator[Storage]:
+        """Open the store that ``url`` names."""
+        store = open_storage(url, Settings())
+        yield store
+        await store.aclose()
+
+
+@pytest.mark.blocking  # as above
+class TestS3Faults(FaultyStoreSuite):
+    """Workers commit by presigned URLs."""
+
+    @pytest.fixture
+    def url(self, s3_url: str) -> str:
+        """Return an empty place in a bucket."""
+        return s3_url
+
+
+@pytest.mark.blocking  # as above
+class TestGCSFaults(FaultyStoreSuite):
+    """Workers commit by V4 signed URLs."""
+
+    @pytest.fixture
+    def url(self, gcs_url: str) -> str:
+        """Return an empty place in a bucket."""
+        return gcs_url
+
+
+@pytest.mark.blocking  # as above
+class TestAzureFaults(FaultyStoreSuite):
+    """Workers commit by shared access signatures."""
+
+    @pytest.fixture
+    def url(self, azurite_url: str) -> str:
+        """Return an empty place in a container."""
+        return azurite_url
+
+
 @pytest.fixture
 async def counted(
     s3_server: Emulator, s3_url: str, monkeypatch: pytest.MonkeyPatch
@@ -153,3 +204,24 @@ async def test_an_object_is_written_once_and_read_once(
     assert {seen["PUT", path] for path in objects} == {1}
     assert {seen["GET", path] for path in arguments | responses} == {1}
     assert {method for method, path in seen if "/wren/jobs/" in path} == {"GET", "PUT"}
+    others = sum(seen.values()) - 2 * len(arguments | responses)
+    assert others <= 10  # the function, and cleaning; nothing for each task
+
+
+@pytest.mark.anyio
+@pytest.mark.blocking  # as above
+async def test_a_worker_whose_answer_from_the_store_is_lost_knows_its_own(
+    open_on: Callable[..., Executor], counted: tuple[str, FaultProxy]
+) -> None:
+    """Its second write is answered "exists": what lies there is the outcome."""
+    url, proxy = counted
+    proxy.plan = FaultPlan(Fault("PUT", "lose", key="*/out/*", times=2))
+
+    with proxy.plan:
+        async with open_on(url, inline=1 << 20, retries=0) as executor:
+            job = executor.map(abs, [-1, -2], chunksize=1, commit_after=0)
+            assert await job == [1, 2]
+
+    assert proxy.count("PUT", "*/out/*") == 4
+    assert proxy.count("GET", "*/out/*") == 2
+    assert job.stats.retried == 0

@@ -16,6 +16,15 @@ from wren.executor import Executor
 from wren.storage.local import FileStorage
 
 
+@pytest.fixture(scope="module")
+async def workers(anyio_backend: str) -> AsyncIterator[LocalCompute]:
+    """Two, for all tests that bring no others."""
+    workers = LocalCompute(2)
+    await workers.prepare()
+    yield workers
+    await workers.aclose()
+
+
 @pytest.mark.blocking  # starting an interpreter blocks the loop for a moment
 class TestLocal(ExecutorSuite):
     """As it is when nothing is configured."""
@@ -43,21 +52,16 @@ class TestNothingInline(ExecutorSuite):
         return tmp_path / "store"
 
     @pytest.fixture
-    async def open_executor(
-        self, folder: Path
-    ) -> AsyncIterator[Callable[..., Executor]]:
-        """Two workers, whose messages hold a few hundred bytes."""
-        opened: list[LimitedCompute] = []
+    def open_executor(
+        self, folder: Path, workers: LocalCompute
+    ) -> Callable[..., Executor]:
+        """The workers' messages hold a few hundred bytes."""
+        compute = LimitedCompute(workers, request_bytes=300, response_bytes=300)
 
         def open_executor(**options: Any) -> Executor:
-            local = LocalCompute(2)
-            compute = LimitedCompute(local, request_bytes=300, response_bytes=300)
-            opened.append(compute)
             return Executor(backend=compute, storage=folder.as_uri(), **options)
 
-        yield open_executor
-        for compute in opened:
-            await compute.aclose()
+        return open_executor
 
     @pytest.fixture
     def leftovers(self, folder: Path) -> Callable[[], Awaitable[list[str]]]:
@@ -77,11 +81,9 @@ class TestFaults(ExecutorFaultSuite):
     """The platform and the store fail by plan."""
 
     @pytest.fixture
-    async def compute(self) -> AsyncIterator[LocalCompute]:
-        """Two workers."""
-        compute = LocalCompute(2)
-        yield compute
-        await compute.aclose()
+    def compute(self, workers: LocalCompute) -> LocalCompute:
+        """Two workers, shared."""
+        return workers
 
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[FileStorage]:
