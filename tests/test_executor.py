@@ -213,6 +213,37 @@ async def test_cancelling_who_waits_ends_the_workers(
     assert await executor.submit(abs, -1) == 1
 
 
+async def test_what_was_cancelled_does_nothing_afterwards(
+    executor: wren.Executor, tmp_path: Path
+) -> None:
+    """What it would still write into a store would stay there."""
+    place = tmp_path / "count"
+    place.write_bytes(bytes(8))
+
+    def count_up() -> None:
+        import mmap
+
+        with place.open("r+b") as file, mmap.mmap(file.fileno(), 8) as shared:
+            n = 0
+            while True:
+                n += 1
+                shared[:] = n.to_bytes(8, "little")
+
+    async def wait() -> None:
+        await executor.submit(count_up)
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            while not any(place.read_bytes()):  # noqa: ASYNC110  # a file
+                await anyio.sleep(0.005)
+            group.cancel_scope.cancel()
+    count = place.read_bytes()
+
+    assert await executor.map(abs, range(100)) == list(range(100))
+    assert place.read_bytes() == count
+
+
 async def test_the_first_failure_ends_the_tasks_beside_it(
     executor: wren.Executor, meeting: Meeting
 ) -> None:

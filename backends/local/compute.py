@@ -21,6 +21,7 @@ from wren.protocols import Limits, Storage, WorkerInfo
 
 _START_SECONDS: Final = 60.0
 _KILL_SECONDS: Final = 5.0
+_DEATH_SECONDS: Final = 1.0
 
 
 class _Turn:
@@ -124,7 +125,7 @@ class LocalCompute:
                     await worker.send_large(request)
             response = await self._receive(worker, timeout)
         except BaseException:
-            await self._end(worker)
+            await self._kill(worker)
             raise
         if worker.retired:
             await self._end(worker)
@@ -171,7 +172,7 @@ class LocalCompute:
                 await lowlevel.checkpoint_if_cancelled()
         except BaseException:
             if turn.worker is not None:  # it has been given the request
-                await self._end(turn.worker)
+                await self._kill(turn.worker)
             elif turn in self._waiting:
                 self._waiting.remove(turn)
             else:
@@ -215,6 +216,17 @@ class LocalCompute:
             worker.send_small(turn.request)
             turn.sent = True
         turn.wake()
+
+    async def _kill(self, worker: WorkerProcess) -> None:
+        """Discard a worker that may be at work.
+
+        When it is dead, so that it writes nothing into a store after its job was
+        cleaned.
+        """
+        try:
+            await worker.killed(_DEATH_SECONDS)
+        finally:
+            await self._end(worker)
 
     async def _end(self, worker: WorkerProcess) -> None:
         """Discard a worker, and have that said to the zygote whoever is cancelled."""

@@ -152,6 +152,19 @@ class WorkerProcess:
         """Wait until the zygote has been sent what was asked of it for this worker."""
         await self._zygote.flush()
 
+    async def killed(self, seconds: float) -> None:
+        """Kill the process and wait until it can do nothing any more.
+
+        Args:
+            seconds: How long to wait. What a task has forked may hold on to the socket,
+                by whose end a process is known to be gone.
+        """
+        self._zygote.kill(self.number)
+        with anyio.move_on_after(seconds, shield=True):
+            await self._zygote.flush()
+            while not self._gone:
+                await self._watch.wait()
+
     def stop(self) -> None:
         """Kill the process; who waits for its response gets `WorkerLostError`."""
         self._stopped = True
