@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sized
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import anyio
 import pytest
@@ -20,6 +21,9 @@ from wren.conformance.faulty_storage import FaultyStorage
 from wren.conformance.limits import LimitedCompute
 from wren.protocols import Storage
 from wren.storage.local import FileStorage
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 SMALL = 300
 """Bytes that a request or response may have where data is to be spilled."""
@@ -79,12 +83,16 @@ class Platform:
                 ) as executor:
                     yield executor
 
-    def traced(self, function: Callable[[int], Any]) -> Callable[[int], Any]:
-        """Return a function that leaves a trace each time it is called."""
+    def traced(self, function: Callable[[T], R]) -> Callable[[T], R]:
+        """Return a function that leaves a trace each time it is called.
+
+        Its item is a number, or something that has a length.
+        """
         folder = str(self._traces)
 
-        def call(item: int) -> Any:
-            path = os.path.join(folder, str(item))  # noqa: PTH118  # runs on the worker
+        def call(item: T) -> R:
+            number = item if isinstance(item, int) else len(cast("Sized", item))
+            path = os.path.join(folder, str(number))  # noqa: PTH118  # on the worker
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.write(descriptor, b".")
             os.close(descriptor)
@@ -105,8 +113,15 @@ class Platform:
 
 
 @pytest.fixture
-async def platform(tmp_path: Path) -> AsyncGenerator[Platform]:
+def on_store(tmp_path: Path) -> Callable[[Storage], Platform]:
+    """Make a platform of a store, which stays its owner's."""
+    return partial(Platform, tmp_path)
+
+
+@pytest.fixture
+async def platform(
+    tmp_path: Path, on_store: Callable[[Storage], Platform]
+) -> AsyncGenerator[Platform]:
     """A platform whose store is a directory."""
-    store = FileStorage(tmp_path / "store")
-    yield Platform(tmp_path, store)
-    await store.aclose()
+    async with aclosing(FileStorage(tmp_path / "store")) as store:
+        yield on_store(store)
