@@ -6,10 +6,11 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import anyio
-from anyio import from_thread, to_thread
+from anyio import from_thread
 
 from wren.errors import (
     KeyExistsError,
@@ -17,11 +18,8 @@ from wren.errors import (
     TransientError,
 )
 from wren.protocols import Buffer, Grant, ObjectInfo, Storage, StorageCapabilities
-from wren.storage.gcs_bucket import MAX_BATCH, Bucket, Content, is_intact
-from wren.storage.gcs_connection import Connection
 from wren.storage.gcs_doctor import diagnose
-from wren.storage.gcs_errors import NAME, PreconditionError
-from wren.storage.gcs_grants import Grants
+from wren.storage.gcs_faults import NAME, PreconditionError
 from wren.storage.gcs_list import Listing
 from wren.storage.gcs_threads import Threads
 from wren.storage.gcs_uploads import Upload
@@ -34,10 +32,17 @@ from wren.storage.requests import pool_size
 if TYPE_CHECKING:
     from wren.config import Settings
     from wren.doctor import Result
+    from wren.storage.gcs_bucket import Bucket
+    from wren.storage.gcs_content import Content
 
 T = TypeVar("T")
 
 _EXAMPLE: Final = "gs://bucket/prefix"
+
+_LIBRARY: Final = "google.cloud.storage"
+
+_MAX_BATCH: Final = 100
+"""Calls in one batch: https://cloud.google.com/storage/docs/batch."""
 
 _BATCHES: Final = 8  # in flight
 _BEGINNINGS: Final = 6
@@ -67,10 +72,7 @@ class GcsStorage(Storage):
             connections: Most requests in flight.
         """
         self._location = location
-        self._connection = Connection(location.bucket, project, connections)
-        self._bucket = Bucket(location.bucket, self._connection)
-        self._grants = Grants(self._bucket)
-        self._threads = Threads(self._connection, connections)
+        self._threads = Threads(location.bucket, project, connections)
 
     @property
     def name(self) -> str:
@@ -101,7 +103,7 @@ class GcsStorage(Storage):
     async def head(self, key: str) -> ObjectInfo:
         """See `Storage.head`."""
         name = self._location.full(key)
-        info, _ = await self._threads.look(partial(self._bucket.describe, name, key))
+        info, _ = await self._threads.look(lambda bucket: bucket.describe(name, key))
         return info
 
     async def delete(self, keys: Iterable[str]) -> None:
@@ -109,7 +111,7 @@ class GcsStorage(Storage):
         checked = dict.fromkeys(check_keys(keys))
         names = [self._location.full(key) for key in checked]
         batches = iter(
-            [names[at : at + MAX_BATCH] for at in range(0, len(names), MAX_BATCH)]
+            [names[at : at + _MAX_BATCH] for at in range(0, len(names), _MAX_BATCH)]
         )
 
         async def work() -> None:
@@ -119,7 +121,7 @@ class GcsStorage(Storage):
         self._threads.check_open()
         try:
             async with anyio.create_task_group() as group:
-                for _ in range(min(_BATCHES, -(-len(names) // MAX_BATCH))):
+                for _ in range(min(_BATCHES, -(-len(names) // _MAX_BATCH))):
                     group.start_soon(work)
         except ExceptionGroup as failed:
             first = failed.exceptions[0]
@@ -127,9 +129,7 @@ class GcsStorage(Storage):
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Pages:
         """See `Storage.list`. Up to 1000 objects are read at a time."""
-        listing = Listing(
-            self._bucket, self._threads, self._location, prefix, start_after
-        )
+        listing = Listing(self._threads, self._location, prefix, start_after)
         return Pages(listing.read)
 
     async def grant(
@@ -163,20 +163,19 @@ class GcsStorage(Storage):
             AccessDeniedError: There are no credentials, as with an emulator.
         """
         name = self._location.full(key)
-        return await self._threads.look(
-            partial(
-                self._grants.make,
-                name,
-                key,
-                method,
-                seconds=expires_in,
-                if_absent=if_absent,
+
+        def make(bucket: Bucket) -> Grant:
+            from wren.storage.gcs_grants import make_grant  # slow to import
+
+            return make_grant(
+                bucket, name, key, method, seconds=expires_in, if_absent=if_absent
             )
-        )
+
+        return await self._threads.look(make)
 
     def diagnose(self) -> AsyncIterator[Result]:
         """Look at the login, the permissions and the bucket's settings."""
-        return diagnose(self._bucket, self._threads.look)
+        return diagnose(self._location.bucket, self._threads)
 
     async def aclose(self) -> None:
         """See `Storage.aclose`."""
@@ -187,8 +186,9 @@ class GcsStorage(Storage):
         last = start + PART if stop is None else min(max(stop, start + 1), start + PART)
 
         async def read(first: int, end: int, generation: str = "") -> Content:
-            ask = partial(self._bucket.read, name, key, first, end, generation)
-            return await self._threads.look(ask)
+            return await self._threads.look(
+                lambda bucket: bucket.read(name, key, first, end, generation)
+            )
 
         found = await read(start, last)
         end = found.size if stop is None else min(stop, found.size)
@@ -201,8 +201,8 @@ class GcsStorage(Storage):
             return (await read(first, end, found.generation)).data
 
         whole = await read_parts(part, start, end)
-        if len(whole) == found.size and not await to_thread.run_sync(
-            is_intact, whole, found.crc32c, limiter=self._threads.limiter()
+        if len(whole) == found.size and not await self._threads.run(
+            partial(found.is_of, whole)
         ):
             raise PreconditionError("the checksum does not match", store=NAME, key=key)
         return whole
@@ -218,7 +218,7 @@ class GcsStorage(Storage):
             return
         try:
             _, found = await self._threads.look(
-                partial(self._bucket.describe, name, key)
+                lambda bucket: bucket.describe(name, key)
             )
         except KeyNotFoundError as exc:
             text = "the object in the way is gone"
@@ -231,24 +231,24 @@ class GcsStorage(Storage):
     ) -> None:
         check = from_thread.check_cancelled
         if len(data) <= PART:
-            write = partial(self._bucket.write, name, key, data, nonce, check)
-            await self._threads.change(write)
+            await self._threads.change(
+                lambda bucket: bucket.write(name, key, data, nonce, check)
+            )
             return
-        upload = Upload(self._bucket, name, key, data, nonce, check)
+        upload = Upload(name, key, data, nonce, check)
         try:
             while not await self._threads.change(upload.advance):
                 pass
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(upload.abandon)
+            await self._threads.clean_up(upload.abandon)
             raise
 
     async def _delete(self, names: Sequence[str]) -> None:
         left = names
 
-        def step() -> None:
+        def step(bucket: Bucket) -> None:
             nonlocal left
-            failures = self._bucket.delete(left)
+            failures = bucket.delete(left)
             left = list(failures)
             for name, error in failures.items():
                 error.key = self._location.relative(name)
@@ -283,7 +283,10 @@ def open_storage(url: str, settings: Settings) -> GcsStorage:
 
     Raises:
         ConfigurationError: The URL names no bucket, or has a query or the like.
+        ModuleNotFoundError: google-cloud-storage is not installed.
     """
+    if find_spec(_LIBRARY) is None:  # it is imported when it is needed: that is slow
+        raise ModuleNotFoundError(f"No module named {_LIBRARY!r}", name=_LIBRARY)
     return GcsStorage(
         Location.parse(url, example=_EXAMPLE),
         project=settings.gcp_project,

@@ -5,22 +5,22 @@ Retries are off everywhere: `wren.storage.requests` makes them.
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-import google_crc32c
-import requests
 from google.api_core.exceptions import from_http_response
 
-from wren.errors import KeyNotFoundError, StorageError, TransientError
+from wren.errors import KeyNotFoundError, StorageError
 from wren.protocols import ObjectInfo
-from wren.storage.gcs_bodies import CONTENT_TYPE, PIECE, multipart
+from wren.storage.gcs_bodies import CONTENT_TYPE, Body, multipart
 from wren.storage.gcs_connection import TIMEOUTS, Connection
-from wren.storage.gcs_errors import NAME, explain, explained
+from wren.storage.gcs_content import Content, crc32c, read_content
+from wren.storage.gcs_errors import explain, explained
+from wren.storage.gcs_faults import NAME
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob
@@ -29,25 +29,9 @@ NONCE: Final = "wren-nonce"
 """Metadata of an object that was put if absent: who has written it."""
 
 
-MAX_BATCH: Final = 100
-"""Calls in one batch: https://cloud.google.com/storage/docs/batch."""
-
 _FIELDS: Final = "items(name,size,etag,timeCreated),nextPageToken"
-_CRC: Final = re.compile(r"crc32c=([A-Za-z0-9+/=]+)")
-
-
-class Content(NamedTuple):
-    """A range of an object's bytes."""
-
-    data: bytes
-    size: int
-    """Of the whole object."""
-
-    generation: str
-    """Which object it is, of all that have had this name."""
-
-    crc32c: str
-    """Of the whole object, in base64; empty if the store does not say."""
+_GONE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+_LAST: Final = re.compile(r"bytes=0-(\d+)")
 
 
 class Bucket:
@@ -93,7 +77,7 @@ class Bucket:
                 url, headers=headers, stream=True, timeout=TIMEOUTS
             ) as response,
         ):
-            return _content(response, start, stop, key)
+            return read_content(response, start, stop, key)
 
     def write(
         self,
@@ -120,7 +104,7 @@ class Bucket:
             f"{connected.client.api_endpoint}/upload/storage/v1/b/{self.name}"
             "/o?uploadType=multipart"
         )
-        resource: dict[str, Any] = {"name": name, "crc32c": _crc32c(data)}
+        resource: dict[str, Any] = {"name": name, "crc32c": crc32c(data)}
         if nonce is not None:
             url += "&ifGenerationMatch=0"
             resource["metadata"] = {NONCE: nonce}
@@ -150,7 +134,7 @@ class Bucket:
             PreconditionError: There is an object, and there was to be none.
         """
         blob = self._blob(name, nonce)
-        blob.crc32c = _crc32c(data)
+        blob.crc32c = crc32c(data)
         with explained(self.name, key):
             return blob.create_resumable_upload_session(
                 CONTENT_TYPE,
@@ -161,6 +145,48 @@ class Bucket:
                 retry=None,
             )
 
+    def send(self, session: str, key: str, body: Body | bytes, span: str) -> int | None:
+        """Send a part of an upload's content, or ask how much has arrived.
+
+        Args:
+            session: What `begin` returned.
+            key: For errors.
+            body: The part.
+            span: Where it belongs, as the header ``Content-Range`` has it.
+
+        Returns:
+            How many bytes have arrived; None if the upload is complete.
+
+        Raises:
+            PreconditionError: There was to be no object, and there is one.
+            StorageError: The session has ended otherwise.
+        """
+        connected = self.connection.get()
+        with explained(self.name, key):
+            response = connected.session.put(
+                session,
+                data=body,
+                headers={"Content-Range": span},
+                timeout=TIMEOUTS,
+                allow_redirects=False,  # 308 means: more is expected
+            )
+            if response.status_code == HTTPStatus.PERMANENT_REDIRECT:
+                found = _LAST.fullmatch(response.headers.get("Range", ""))
+                return int(found[1]) + 1 if found else 0
+            if response.status_code in _GONE:
+                raise StorageError("the upload session has ended", store=NAME, key=key)
+            if not response.ok:
+                raise from_http_response(response)
+        return None
+
+    def abandon(self, session: str) -> None:
+        """End an upload: what was sent is dropped, and there will be no object.
+
+        Errors are ignored, since the service ends it by itself after a week.
+        """
+        with contextlib.suppress(StorageError), explained(self.name):
+            self.connection.get().session.delete(session, timeout=TIMEOUTS)
+
     def describe(self, name: str, key: str) -> tuple[ObjectInfo, str]:
         """Return what is known of an object, and its nonce."""
         blob = self._blob(name)
@@ -169,7 +195,7 @@ class Bucket:
         return _info(blob, key), (blob.metadata or {}).get(NONCE, "")
 
     def delete(self, names: Sequence[str]) -> dict[str, StorageError]:
-        """Delete objects, at most `MAX_BATCH`; those that are absent are no error.
+        """Delete objects, at most 100; those that are absent are no error.
 
         Returns:
             Why some are not deleted, by their names.
@@ -217,6 +243,21 @@ class Bucket:
             blobs = next(found.pages, ())
             return [_info(blob, blob.name) for blob in blobs], found.next_page_token
 
+    def allowed(self, permissions: Sequence[str]) -> list[str]:
+        """Return which of these permissions the login has."""
+        bucket = self.connection.get().client.bucket(self.name)
+        with explained(self.name):
+            return bucket.test_iam_permissions(
+                permissions, timeout=TIMEOUTS, retry=None
+            )
+
+    def soft_delete_seconds(self) -> int:
+        """Return for how long deleted objects are kept."""
+        bucket = self.connection.get().client.bucket(self.name)
+        with explained(self.name):
+            bucket.reload(timeout=TIMEOUTS, retry=None)
+        return bucket.soft_delete_policy.retention_duration_seconds or 0
+
     def _blob(self, name: str, nonce: str | None = None) -> Blob:
         blob = self.connection.get().client.bucket(self.name).blob(name)
         if nonce is not None:
@@ -234,45 +275,8 @@ class Bucket:
         return {}
 
 
-def is_intact(whole: bytes, crc32c: str) -> bool:
-    """Compare a whole object with its checksum, if there is one."""
-    return not crc32c or _crc32c(memoryview(whole)) == crc32c
-
-
-def _content(response: requests.Response, start: int, stop: int, key: str) -> Content:
-    """Read the answer to a request for a range."""
-    headers = response.headers
-    found = _CRC.search(headers.get("X-Goog-Hash", ""))
-    crc32c = found[1] if found else ""
-    generation = headers.get("X-Goog-Generation", "")
-    if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        return Content(b"", 0, generation, crc32c)  # wholly beyond the end
-    if response.status_code not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
-        raise from_http_response(response)
-    data: bytes = response.raw.read(decode_content=False)
-    size, expected = len(data), int(headers.get("Content-Length", len(data)))
-    if response.status_code == HTTPStatus.PARTIAL_CONTENT:
-        size = int(headers["Content-Range"].rpartition("/")[2])
-        expected = min(stop, size) - start
-    if len(data) != expected:
-        text = f"{len(data)} bytes came instead of {expected}"
-        raise TransientError(text, store=NAME, key=key)
-    if len(data) == size and not is_intact(data, crc32c):
-        raise TransientError("the checksum does not match", store=NAME, key=key)
-    if response.status_code == HTTPStatus.OK:  # the range was ignored
-        data = data[start:stop]
-    return Content(data, size, generation, crc32c)
-
-
 def _info(blob: Blob, key: str) -> ObjectInfo:
     size, modified = blob.size, blob.time_created
     if size is None or modified is None:
         raise StorageError("the description is incomplete", store=NAME, key=key)
     return ObjectInfo(key=key, size=size, modified=modified, etag=blob.etag or "")
-
-
-def _crc32c(data: memoryview) -> str:
-    checksum = google_crc32c.Checksum()
-    for start in range(0, len(data), PIECE):
-        checksum.update(bytes(data[start : start + PIECE]))
-    return base64.b64encode(checksum.digest()).decode()

@@ -17,7 +17,8 @@ from requests.adapters import HTTPAdapter
 
 from wren.config import environment
 from wren.errors import StorageError
-from wren.storage.gcs_errors import NAME, TokenRefusedError, explained
+from wren.storage.gcs_errors import explained
+from wren.storage.gcs_faults import NAME, TokenRefusedError
 from wren.storage.requests import CONNECT_SECONDS, IDLE_SECONDS
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Connection:
         self._lock = threading.Lock()
         self._connected: Connected | None = None
         self._closed = False
+        self.may_sign = True
+        """Whether a service that signs for this machine has not refused to."""
 
     def get(self) -> Connected:
         """Return the client, with a token that is valid for some minutes.

@@ -26,9 +26,7 @@ from wren.errors import (
     StorageError,
     TransientError,
 )
-
-NAME: Final = "gcs"
-"""See `Storage.name`."""
+from wren.storage.gcs_faults import NAME, PreconditionError, TokenRefusedError
 
 _EXPECTED: Final = (
     GoogleAPICallError,
@@ -49,14 +47,6 @@ _LOG_IN: Final = (
 _SIGN_ROLE: Final = (
     "signing needs roles/iam.serviceAccountTokenCreator on the service account"
 )
-
-
-class PreconditionError(StorageError):
-    """The object is not the one asked for, or there is one at all."""
-
-
-class TokenRefusedError(AccessDeniedError):
-    """The token is not accepted; a new one may be."""
 
 
 @contextmanager

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from wren.protocols import ObjectInfo
-from wren.storage.gcs_bucket import Bucket
 from wren.storage.gcs_threads import Threads
 from wren.storage.keys import MAX_KEY_BYTES
 from wren.storage.location import Location
+
+if TYPE_CHECKING:
+    from wren.storage.gcs_bucket import Bucket
+
+_Page: TypeAlias = tuple[list[ObjectInfo], str | None]
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -22,14 +25,12 @@ class Listing:
 
     def __init__(
         self,
-        bucket: Bucket,
         threads: Threads,
         location: Location,
         prefix: str,
         start_after: str,
     ) -> None:
         """Describe a listing; see `Storage.list`."""
-        self._bucket = bucket
         self._threads = threads
         self._location = location
         self._prefix = location.prefix + prefix
@@ -46,8 +47,7 @@ class Listing:
         """
         page: Sequence[ObjectInfo] = ()
         while not page and not self._is_done:
-            ask = partial(self._bucket.page, self._prefix, self._start, self._token)
-            found, self._token = await self._threads.look(ask)
+            found, self._token = await self._threads.look(self._page(self._token))
             self._is_done = self._token is None
             page = [
                 replace(info, key=key)
@@ -56,6 +56,9 @@ class Listing:
                 if (key := self._location.relative(info.key)) > self._after
             ]
         return page
+
+    def _page(self, token: str | None) -> Callable[[Bucket], _Page]:
+        return lambda bucket: bucket.page(self._prefix, self._start, token)
 
 
 def _sendable(name: str) -> str:

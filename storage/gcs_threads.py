@@ -2,55 +2,61 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from anyio import to_thread
 
 from wren.errors import StorageError, WrenError
-from wren.storage.gcs_connection import Connection
-from wren.storage.gcs_errors import NAME
+from wren.storage.gcs_faults import NAME
 from wren.storage.requests import Requests
+
+if TYPE_CHECKING:
+    from wren.storage.gcs_bucket import Bucket
 
 T = TypeVar("T")
 
 
 class Threads:
-    """Where a store's requests are made. Belongs to one event loop."""
+    """Where a store's requests are made. Belongs to one event loop.
 
-    def __init__(self, connection: Connection, slots: int) -> None:
+    Google's client is imported here, when it is first needed: that takes half a second.
+    """
+
+    def __init__(self, bucket: str, project: str | None, slots: int) -> None:
         """Describe them; none is started yet.
 
         Args:
-            connection: What the requests use; closed with this.
-            slots: Most requests, and so threads, at a time.
+            bucket: The bucket's name.
+            project: Google Cloud project; None for that of the credentials.
+            slots: Most requests, and so threads and connections, at a time.
         """
-        self._connection = connection
+        self._name = bucket
+        self._project = project
         self._requests = Requests(slots)
-        self._limit: anyio.CapacityLimiter | None = None
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._lock = threading.Lock()
+        self._bucket: Bucket | None = None
         self._closed = False
 
-    async def look(self, call: Callable[[], T]) -> T:
+    async def look(self, call: Callable[[Bucket], T]) -> T:
         """Make a request that changes nothing."""
         self.check_open()
-        request = partial(self._connection.with_token, call)
 
         async def send() -> T:
-            return await to_thread.run_sync(
-                request, abandon_on_cancel=True, limiter=self.limiter()
-            )
+            return await self.run(lambda: self._attempt(call), abandon=True)
 
         return await self._requests.run(send)
 
-    async def change(self, call: Callable[[], T]) -> T:
+    async def change(self, call: Callable[[Bucket], T]) -> T:
         """Make a request that must not go on after this call has ended."""
         self.check_open()
 
         def attempt() -> T | WrenError:
             try:
-                return self._connection.with_token(call)
+                return self._attempt(call)
             except WrenError as exc:
                 return exc
 
@@ -58,9 +64,7 @@ class Threads:
             outcomes: list[T | WrenError] = []
 
             async def run() -> None:
-                outcomes.append(
-                    await to_thread.run_sync(attempt, limiter=self.limiter())
-                )
+                outcomes.append(await self.run(attempt))
 
             # A cancel scope waits for the thread; asyncio's own Task.cancel() does
             # not, unless it hits a task group, which makes it a scope's cancellation.
@@ -73,11 +77,23 @@ class Threads:
 
         return await self._requests.run(send)
 
-    def limiter(self) -> anyio.CapacityLimiter:
-        """Return what keeps the threads as few as the connections."""
-        if self._limit is None:  # made here, where an event loop runs
-            self._limit = anyio.CapacityLimiter(self._requests.slots)
-        return self._limit
+    async def clean_up(self, call: Callable[[Bucket], None]) -> None:
+        """Make a request after another one failed or was cancelled. Once."""
+        with anyio.CancelScope(shield=True):
+            await self.run(lambda: call(self._load()))
+
+    async def run(self, call: Callable[[], T], *, abandon: bool = False) -> T:
+        """Call something that takes time, in a thread.
+
+        Args:
+            call: What to call.
+            abandon: Leave the thread to itself when this is cancelled.
+        """
+        if self._limiter is None:  # made here, where an event loop runs
+            self._limiter = anyio.CapacityLimiter(self._requests.slots)
+        return await to_thread.run_sync(
+            call, abandon_on_cancel=abandon, limiter=self._limiter
+        )
 
     def check_open(self) -> None:
         """Refuse what comes after `aclose`."""
@@ -85,7 +101,28 @@ class Threads:
             raise StorageError("the store is closed", store=NAME)
 
     async def aclose(self) -> None:
-        """Close the connection. Idempotent."""
+        """Close the connections. Idempotent."""
         self._closed = True
         with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(self._connection.close)
+            await to_thread.run_sync(self._close)
+
+    def _attempt(self, call: Callable[[Bucket], T]) -> T:
+        bucket = self._load()
+        return bucket.connection.with_token(lambda: call(bucket))
+
+    def _load(self) -> Bucket:
+        with self._lock:
+            if self._bucket is None:
+                from wren.storage.gcs_bucket import Bucket
+                from wren.storage.gcs_connection import Connection
+
+                self.check_open()
+                slots = self._requests.slots
+                connection = Connection(self._name, self._project, slots)
+                self._bucket = Bucket(self._name, connection)
+            return self._bucket
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._bucket is not None:
+                self._bucket.connection.close()

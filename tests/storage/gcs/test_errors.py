@@ -30,7 +30,8 @@ from wren.errors import (
 )
 from wren.protocols import Storage
 from wren.storage.gcs import open_storage
-from wren.storage.gcs_errors import PreconditionError, TokenRefusedError, explain
+from wren.storage.gcs_errors import explain
+from wren.storage.gcs_faults import PreconditionError, TokenRefusedError
 from wren.storage.parts import PART
 
 ROLE = "roles/storage.objectUser"
