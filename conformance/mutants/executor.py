@@ -34,7 +34,9 @@ MUTANTS: Final[list[Mutant]] = []
 _GATHER: Final = "_gather"
 
 
-def _mutant(caught_by: str) -> Callable[[Break], Break]:
+def mutant(caught_by: str) -> Callable[[Break], Break]:
+    """Add a way to break an executor, and say which checks must notice."""
+
     def add(apply: Break) -> Break:
         MUTANTS.append(Mutant(apply.__name__, tuple(caught_by.split()), apply))
         return apply
@@ -42,7 +44,7 @@ def _mutant(caught_by: str) -> Callable[[Break], Break]:
     return add
 
 
-@_mutant("E01")
+@mutant("E01")
 def drops_none(patch: MonkeyPatch) -> None:
     """Take a result of None for no result."""
     results = Ledger.results
@@ -53,7 +55,7 @@ def drops_none(patch: MonkeyPatch) -> None:
     patch.setattr(Ledger, "results", drop)
 
 
-@_mutant("E02")
+@mutant("E02")
 def completion_order(patch: MonkeyPatch) -> None:
     """Return results in another order than that of the input."""
     results = Ledger.results
@@ -64,7 +66,7 @@ def completion_order(patch: MonkeyPatch) -> None:
     patch.setattr(Ledger, "results", turn)
 
 
-@_mutant("E01")
+@mutant("E01")
 def returned_exceptions_are_failures(patch: MonkeyPatch) -> None:
     """Take an exception that was returned for one that was raised."""
     settle = Run.settle
@@ -81,7 +83,7 @@ def returned_exceptions_are_failures(patch: MonkeyPatch) -> None:
     patch.setattr(Run, "settle", confuse)
 
 
-@_mutant("E01")
+@mutant("E01")
 def off_by_one_index_on_retry(patch: MonkeyPatch) -> None:
     """Give each task of a lost chunk the arguments of the next one."""
     split = Batch.split
@@ -96,7 +98,7 @@ def off_by_one_index_on_retry(patch: MonkeyPatch) -> None:
     patch.setattr(Batch, "split", shift)
 
 
-@_mutant("E01")
+@mutant("E01")
 def never_retries_crash(patch: MonkeyPatch) -> None:
     """Let a lost worker be the end of its tasks."""
 
@@ -106,7 +108,7 @@ def never_retries_crash(patch: MonkeyPatch) -> None:
     patch.setattr(Dispatcher, "_again", give_up)
 
 
-@_mutant("E01")
+@mutant("E01")
 def counts_throttle_as_failure(patch: MonkeyPatch) -> None:
     """Let being turned away be the end of a task."""
 
@@ -118,7 +120,7 @@ def counts_throttle_as_failure(patch: MonkeyPatch) -> None:
     patch.setattr(Dispatcher, "_throttled", give_up)
 
 
-@_mutant("E26")
+@mutant("E26")
 def swallows_cancellation(patch: MonkeyPatch) -> None:
     """Return what there is when the awaiting code is cancelled."""
     gather: Any = getattr(Job, _GATHER)
@@ -135,7 +137,7 @@ def swallows_cancellation(patch: MonkeyPatch) -> None:
     patch.setattr(Job, _GATHER, swallow)
 
 
-@_mutant("E08")
+@mutant("E08")
 def wraps_the_first_failure(patch: MonkeyPatch) -> None:
     """Raise an error of its own in place of the task's."""
     gather: Any = getattr(Job, _GATHER)
@@ -150,7 +152,7 @@ def wraps_the_first_failure(patch: MonkeyPatch) -> None:
     patch.setattr(Job, _GATHER, wrap)
 
 
-@_mutant("E31")
+@mutant("E31")
 def leaves_objects(patch: MonkeyPatch) -> None:
     """Remove nothing at the end of a job."""
 
@@ -160,7 +162,7 @@ def leaves_objects(patch: MonkeyPatch) -> None:
     patch.setattr(Spill, "clean", clean)
 
 
-@_mutant("E42")
+@mutant("E42")
 def sends_the_function_with_every_task(patch: MonkeyPatch) -> None:
     """Forget which functions workers have."""
 
@@ -173,7 +175,7 @@ def sends_the_function_with_every_task(patch: MonkeyPatch) -> None:
     patch.setattr(PackedFunction, "known", property(know, forget))
 
 
-@_mutant("E05")
+@mutant("E05")
 def reads_ahead(patch: MonkeyPatch) -> None:
     """Take the whole input at once."""
 
@@ -181,3 +183,18 @@ def reads_ahead(patch: MonkeyPatch) -> None:
         return 500
 
     patch.setattr(Run, "_room", room)
+
+
+@mutant("E09")
+def forgets_later_failures(patch: MonkeyPatch) -> None:
+    """Return the first failure, and nothing in the place of the others."""
+    results = Ledger.results
+
+    def forget(ledger: Ledger) -> list[Any]:
+        first = ledger.first_failure
+        return [
+            None if isinstance(each, Exception) and each is not first else each
+            for each in results(ledger)
+        ]
+
+    patch.setattr(Ledger, "results", forget)

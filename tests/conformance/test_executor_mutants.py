@@ -9,7 +9,8 @@ from typing import TypedDict
 
 import pytest
 
-from wren.conformance.mutants.executor import MUTANTS, Mutant
+from wren.conformance.mutants.executor import Mutant
+from wren.conformance.mutants.executor_faults import MUTANTS
 
 SUITES = """
 from contextlib import asynccontextmanager
@@ -17,12 +18,17 @@ from contextlib import asynccontextmanager
 import pytest
 
 from wren.backends.local.compute import LocalCompute
+from wren.conformance import executor_commits, executor_faults
 from wren.conformance.executor import ExecutorSuite
+from wren.conformance.executor_faults import ExecutorFaultSuite
 from wren.conformance.executor_model import ExecutorModelSuite
 from wren.conformance.faulty_compute import FaultyCompute
-from wren.conformance.mutants.executor import MUTANTS
+from wren.conformance.mutants.executor_faults import MUTANTS
 from wren.executor import Executor
 from wren.storage.local import FileStorage
+
+# No mutant mends by waiting.
+executor_commits.PATIENCE = executor_faults.PATIENCE = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +36,16 @@ def anyio_backend():
     return "asyncio"
 
 
+@pytest.fixture(scope="module")
+async def workers(anyio_backend):
+    workers = LocalCompute(2)
+    await workers.prepare()
+    yield workers
+    await workers.aclose()
+
+
 def suite_for(caught_by, apply):
-    class Tested(ExecutorSuite, ExecutorModelSuite):
+    class Tested(ExecutorSuite, ExecutorModelSuite, ExecutorFaultSuite):
         @pytest.fixture(autouse=True)
         def broken(self, monkeypatch):
             if apply is not None:
@@ -53,24 +67,31 @@ def suite_for(caught_by, apply):
             return leftovers
 
         @pytest.fixture
-        async def open_faulty(self):
-            local = LocalCompute(2)
+        def compute(self, workers):
+            return workers
 
+        @pytest.fixture
+        async def store(self, tmp_path):
+            store = FileStorage(tmp_path / "store")
+            yield store
+            await store.aclose()
+
+        @pytest.fixture
+        def open_faulty(self, workers):
             @asynccontextmanager
             async def open_faulty(plan, **options):
-                compute = FaultyCompute(local, plan)
+                compute = FaultyCompute(workers, plan)
                 options = {"backend": compute, "storage": "memory:"} | options
                 async with Executor(**options) as executor:
                     yield executor, compute
 
-            yield open_faulty
-            await local.aclose()
+            return open_faulty
 
     Tested.caught_by = caught_by
     return Tested
 
 
-TestSound = suite_for((), None)
+TestSound = suite_for({each for mutant in MUTANTS for each in mutant.caught_by}, None)
 for mutant in MUTANTS:
     globals()[f"Test{mutant.name}"] = suite_for(mutant.caught_by, mutant.apply)
 """
