@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Final
 
@@ -76,7 +77,11 @@ def tries_once_more(patch: MonkeyPatch) -> None:
 @mutant("E23")
 def waits_for_a_start_without_end(patch: MonkeyPatch) -> None:
     """Begin to count the time when a worker has begun, if one ever does."""
-    patch.setattr(Dispatcher, "_seconds", lambda *_: float("inf"))
+
+    def for_ever(_: Dispatcher, _run: Run, _batch: Batch) -> float:
+        return math.inf
+
+    patch.setattr(Dispatcher, "_seconds", for_ever)
 
 
 @mutant("E40")
@@ -111,7 +116,11 @@ def late_outcomes_overwrite(patch: MonkeyPatch) -> None:
 @mutant("E38")
 def commits_nothing(patch: MonkeyPatch) -> None:
     """Send every response, and store none."""
-    patch.setattr(RequestWriter, "commits", lambda *_: False)
+
+    def never(_: RequestWriter, _run: Run, _seconds: float) -> bool:
+        return False
+
+    patch.setattr(RequestWriter, "commits", never)
 
 
 @mutant("E37")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypedDict
 
 import pytest
@@ -12,7 +15,10 @@ import pytest
 from wren.conformance.mutants.executor import Mutant
 from wren.conformance.mutants.executor_faults import MUTANTS
 
+PARTS = 3
+
 SUITES = """
+import os
 from contextlib import asynccontextmanager
 
 import pytest
@@ -91,9 +97,11 @@ def suite_for(caught_by, apply):
     return Tested
 
 
-TestSound = suite_for({each for mutant in MUTANTS for each in mutant.caught_by}, None)
-for mutant in MUTANTS:
-    globals()[f"Test{mutant.name}"] = suite_for(mutant.caught_by, mutant.apply)
+SOUND = {each for mutant in MUTANTS for each in mutant.caught_by}
+PART, PARTS = map(int, os.environ["PART"].split("/"))
+suites = [("Sound", SOUND, None), *MUTANTS]
+for name, caught_by, apply in suites[PART::PARTS]:
+    globals()[f"Test{name}"] = suite_for(caught_by, apply)
 """
 
 
@@ -107,26 +115,37 @@ class Verdict(TypedDict):
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Verdict]]:
-    """Return what became of each executor's checks, all run in one process."""
+    """Return what became of each executor's checks, run in a few processes.
+
+    They mostly wait before they try again.
+    """
     folder = tmp_path_factory.mktemp("mutants")
     (folder / "test_mutants.py").write_text(SUITES)
-    file = folder / "verdicts"
+    with ThreadPoolExecutor(PARTS) as pool:
+        parts = [pool.submit(run_part, folder, part) for part in range(PARTS)]
+    found: dict[str, list[Verdict]] = {}
+    for line in "".join(part.result() for part in parts).splitlines():
+        entry = json.loads(line)
+        found.setdefault(entry.pop("class").removeprefix("Test"), []).append(entry)
+    return found
+
+
+def run_part(folder: Path, part: int) -> str:
+    """Run a part of the suites; return what the gate wrote."""
+    file = folder / f"verdicts{part}"
     gate = ("-p", "wren.conformance.mutants.gate", "--verdicts", str(file))
-    arguments = ("-q", "-p", "no:cacheprovider", "--timeout=15", "--tb=short", *gate)
+    arguments = ("-q", "-p", "no:cacheprovider", "--timeout=60", "--tb=short", *gate)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments, "test_mutants.py"],
         cwd=folder,
+        env={**os.environ, "PART": f"{part}/{PARTS}"},
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    found: dict[str, list[Verdict]] = {}
-    for line in file.read_text().splitlines():
-        entry = json.loads(line)
-        found.setdefault(entry.pop("class").removeprefix("Test"), []).append(entry)
-    return found
+    return file.read_text()
 
 
 @pytest.mark.timeout(300)
