@@ -35,6 +35,7 @@ WORKER: Final = (
     "wren.files",
     "wren.grants",
     "wren.importer",
+    "wren.retrieval",
     "wren.serialize",
     "wren.tasks",
     "wren.worker",

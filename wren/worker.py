@@ -11,13 +11,12 @@ response says what is missing, so that the driver can send it.
 
 from __future__ import annotations
 
-import hashlib
 import resource
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from wren import __version__, grants, importer, tasks
 from wren.envelope import (
@@ -33,12 +32,11 @@ from wren.envelope import (
 )
 from wren.errors import (
     IntegrityError,
-    KeyNotFoundError,
     SerializationError,
     StorageError,
-    TransientError,
 )
 from wren.failures import dump_failure
+from wren.retrieval import Blobs, CorruptObjectError, reason, retrieve, verify
 from wren.serialize import (
     ANYTHING,
     arrange,
@@ -50,14 +48,10 @@ from wren.serialize import (
 )
 from wren.tasks import Outcome, TaskRunner
 
-B = TypeVar("B", bound=Buffer)
-
 FUNCTIONS_KEPT: Final = 16
 """How many functions a warm worker remembers."""
 
 _KIB: Final = 1024
-_READS: Final = 3
-_PAUSE: Final = 0.2  # seconds after the first of them, at most; then twice that
 
 
 def versions() -> list[str]:
@@ -157,13 +151,15 @@ class Worker:
     ) -> tuple[Callable[..., Any], list[Any]]:
         if asked["versions"] != self._versions:
             raise RefusedError("version", ", ".join(self._versions))
-        blobs = _Blobs(asked.get("blobs", {}))
+        blobs = Blobs(asked.get("blobs", {}))
         carried = asked.get("function_inline", False)
         try:
             function = self._function(asked, buffers[0] if carried else None, blobs)
             return function, _arguments(asked, buffers[carried:], blobs)
         except StorageError as exc:
-            raise RefusedError(_reason(exc), str(exc)) from exc
+            raise RefusedError(reason(exc), str(exc)) from exc
+        except CorruptObjectError as exc:
+            raise RefusedError("corrupt", str(exc)) from exc
         except (RefusedError, IntegrityError):
             raise
         except ModuleNotFoundError as exc:
@@ -173,7 +169,7 @@ class Worker:
             raise RefusedError("unpickle", f"{name}: {message}\n{text}") from exc
 
     def _function(
-        self, asked: dict[str, Any], carried: memoryview | None, blobs: _Blobs
+        self, asked: dict[str, Any], carried: memoryview | None, blobs: Blobs
     ) -> Callable[..., Any]:
         identity: str = asked["function"]
         known = self._functions.get(identity)
@@ -183,9 +179,9 @@ class Worker:
         data: Buffer
         if carried is not None:
             data = carried
-            _verify(data, identity)
+            verify(data, identity)
         elif (grant := asked.get("function_grant")) is not None:
-            data = _read(grants.fetch, grant, identity)
+            data = retrieve(grants.fetch, grant, identity)
         else:
             raise RefusedError("function", identity)
         function: Callable[..., Any] = unpack_function(
@@ -200,65 +196,12 @@ class Worker:
         importer.install(bundle, archive, self._root)
 
 
-class _Blobs:
-    """Large buffers that several requests refer to, each fetched by a grant."""
-
-    def __init__(self, offered: dict[str, dict[str, Any]]) -> None:
-        self._offered = offered
-
-    def get(self, name: str) -> memoryview:
-        """Return the content: private, and writable; of a file, on write."""
-        offer = self._offered[name]
-        return _read(grants.fetch_buffer, offer["grant"], offer["sha256"])
-
-
-def _read(
-    fetch: Callable[[dict[str, Any]], B], grant: dict[str, Any], sha256: str | None
-) -> B:
-    """Return what the driver has stored.
-
-    It is known to be there, and what it is. So an object that is missing or different
-    is read again: a store may be late, or a body bent on its way.
-    """
-    for tries in range(1, _READS + 1):
-        try:
-            data = fetch(grant)
-            if sha256 is not None:
-                _verify(data, sha256)
-        except KeyNotFoundError:
-            if tries == _READS:
-                raise
-        except IntegrityError as exc:
-            if tries == _READS:
-                raise RefusedError("corrupt", f"{exc}, read {tries} times") from exc
-        else:
-            return data
-        from random import uniform  # rarely needed
-
-        time.sleep(uniform(0, _PAUSE * tries))  # noqa: S311  # not a secret
-    raise AssertionError("the last try returns or raises")
-
-
-def _reason(exc: StorageError) -> str:
-    """Return why a request is refused for which something could not be read."""
-    if isinstance(exc, grants.RefusedGrantError):
-        return "grant"
-    if isinstance(exc, TransientError | KeyNotFoundError):
-        return "transient"
-    return "storage"
-
-
-def _verify(data: Buffer, sha256: str) -> None:
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise IntegrityError(f"the content that was received is not {sha256}")
-
-
 def _arguments(
-    asked: dict[str, Any], buffers: list[memoryview], blobs: _Blobs
+    asked: dict[str, Any], buffers: list[memoryview], blobs: Blobs
 ) -> list[Any]:
     spilled = asked.get("arguments")
     if spilled is not None:
-        data = _read(grants.fetch, spilled["grant"], spilled["sha256"])
+        data = retrieve(grants.fetch, spilled["grant"], spilled["sha256"])
         _, buffers = decode(writable(data), ARGUMENTS)
     elif len(buffers) > 2 and buffers[-1].readonly:  # arrays that are to be written to
         buffers = [*buffers[:2], *map(writable, buffers[2:])]

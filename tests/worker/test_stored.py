@@ -99,7 +99,7 @@ class Spilled:
 @pytest.fixture
 def spilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spilled:
     """A request that is intact until a test spoils it; nothing is waited for."""
-    monkeypatch.setattr("wren.worker._PAUSE", 0.0)
+    monkeypatch.setattr("wren.retrieval._PAUSE", 0.0)
     return Spilled(tmp_path)
 
 
