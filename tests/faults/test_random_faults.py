@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.anyio, pytest.mark.blocking]
 
 COUNT = 24
-SEEDS = range(6)
+SEEDS = range(5)
 AGAIN = {"lose", "duplicate", "duplicate-first", "truncate", "flip", "empty", "garbage"}
 """For each of these, a task may be executed once more."""
 
