@@ -9,17 +9,9 @@ from typing import Any, Final, Literal, NamedTuple
 
 from wren.conformance.faults import FaultPlan, FaultyCompute, FaultyStorage
 from wren.conformance.limits import LimitedCompute
+from wren.conformance.wrappers import WrappedCompute, WrappedStorage
 from wren.executor import Executor
-from wren.protocols import (
-    Buffer,
-    Compute,
-    Grant,
-    Limits,
-    ObjectInfo,
-    Storage,
-    StorageCapabilities,
-    WorkerInfo,
-)
+from wren.protocols import Buffer, Compute, Grant, ObjectInfo, Storage
 
 JOBS: Final = "wren/jobs/"
 """Where jobs keep what they store."""
@@ -33,12 +25,12 @@ class Call(NamedTuple):
     """A listing's prefix; of a deletion the first key."""
 
 
-class WatchedStorage(Storage):
+class WatchedStorage(WrappedStorage[Storage]):
     """Notes every request to a store, and may show something else than is there."""
 
     def __init__(self, storage: Storage) -> None:
         """Wrap a store, which stays its owner's."""
-        self._storage = storage
+        super().__init__(storage)
         self.calls: list[Call] = []
         """Every request, in order."""
 
@@ -58,37 +50,27 @@ class WatchedStorage(Storage):
             for call in self.calls
         )
 
-    @property
-    def name(self) -> str:
-        """See `Storage.name`."""
-        return self._storage.name
-
-    @property
-    def capabilities(self) -> StorageCapabilities:
-        """See `Storage.capabilities`."""
-        return self._storage.capabilities
-
     async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
         """See `Storage.get`."""
         self.calls.append(Call("get", key))
-        data = await self._storage.get(key, start=start, stop=stop)
+        data = await self.inner.get(key, start=start, stop=stop)
         return data if self.show is None else self.show(key, data)
 
     async def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
         """See `Storage.put`."""
         self.calls.append(Call("put", key))
-        await self._storage.put(key, data, if_absent=if_absent)
+        await self.inner.put(key, data, if_absent=if_absent)
 
     async def head(self, key: str) -> ObjectInfo:
         """See `Storage.head`."""
         self.calls.append(Call("head", key))
-        return await self._storage.head(key)
+        return await self.inner.head(key)
 
     async def delete(self, keys: Iterable[str]) -> None:
         """See `Storage.delete`."""
         wanted = list(keys)
         self.calls.append(Call("delete", next(iter(wanted), "")))
-        await self._storage.delete(wanted)
+        await self.inner.delete(wanted)
 
     async def list(
         self, prefix: str = "", *, start_after: str = ""
@@ -98,7 +80,7 @@ class WatchedStorage(Storage):
         self.listing += 1
         self.most_listing = max(self.most_listing, self.listing)
         try:
-            async for info in self._storage.list(prefix, start_after=start_after):
+            async for info in self.inner.list(prefix, start_after=start_after):
                 yield info
         finally:
             self.listing -= 1
@@ -113,7 +95,7 @@ class WatchedStorage(Storage):
     ) -> Grant:
         """See `Storage.grant`."""
         self.calls.append(Call("grant", key))
-        return await self._storage.grant(
+        return await self.inner.grant(
             key, method, expires_in=expires_in, if_absent=if_absent
         )
 
@@ -121,28 +103,14 @@ class WatchedStorage(Storage):
         """Leave the store to its owner."""
 
 
-class WatchedCompute:
+class WatchedCompute(WrappedCompute[Compute]):
     """Keeps the responses of a compute."""
 
     def __init__(self, compute: Compute) -> None:
         """Wrap a compute, which stays its owner's."""
-        self._compute = compute
+        super().__init__(compute)
         self.responses: list[bytes] = []
         """Every response, in order."""
-
-    @property
-    def name(self) -> str:
-        """See `Compute.name`."""
-        return self._compute.name
-
-    @property
-    def limits(self) -> Limits:
-        """See `Compute.limits`."""
-        return self._compute.limits
-
-    async def prepare(self) -> WorkerInfo:
-        """See `Compute.prepare`."""
-        return await self._compute.prepare()
 
     async def invoke(
         self,
@@ -151,7 +119,7 @@ class WatchedCompute:
         timeout: float,  # noqa: ASYNC109  # the contract
     ) -> Buffer:
         """See `Compute.invoke`."""
-        response = await self._compute.invoke(request, timeout=timeout)
+        response = await self.inner.invoke(request, timeout=timeout)
         self.responses.append(bytes(response))
         return response
 

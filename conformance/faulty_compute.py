@@ -9,16 +9,16 @@ from typing import Final
 import anyio
 
 from wren.conformance.fault_plan import Fault, FaultPlan, damage
+from wren.conformance.wrappers import WrappedCompute
 from wren.errors import (
     ComputeError,
-    ConfigurationError,
     CredentialsError,
     DeploymentError,
     TaskTimeoutError,
     ThrottledError,
     WorkerLostError,
 )
-from wren.protocols import Buffer, Compute, HasStorage, Limits, Storage, WorkerInfo
+from wren.protocols import Buffer, Compute
 
 ACTIONS: Final = frozenset(
     {
@@ -43,7 +43,7 @@ _GATEWAY: Final = b"<html><title>502 Bad Gateway</title></html>"
 _DELAY: Final = 0.1
 
 
-class FaultyCompute:
+class FaultyCompute(WrappedCompute[Compute]):
     """Plays a plan on invocations, whose operation is ``invoke`` and which have no key.
 
     It counts what was sent and what was executed, so that a test can say that nothing
@@ -58,38 +58,14 @@ class FaultyCompute:
         Raises:
             ValueError: An action that is none of `ACTIONS`.
         """
+        super().__init__(compute)
         plan.check({_OPERATION: ACTIONS})
-        self._compute = compute
         self._plan = plan
         self.sent = 0
         """Invocations asked for."""
 
         self.executed = 0
         """Invocations that the wrapped compute was given."""
-
-    @property
-    def name(self) -> str:
-        """See `Compute.name`."""
-        return self._compute.name
-
-    @property
-    def limits(self) -> Limits:
-        """See `Compute.limits`."""
-        return self._compute.limits
-
-    async def prepare(self) -> WorkerInfo:
-        """See `Compute.prepare`."""
-        return await self._compute.prepare()
-
-    def open_storage(self) -> Storage:
-        """See `HasStorage.open_storage`.
-
-        Raises:
-            ConfigurationError: The wrapped compute has no store of its own.
-        """
-        if isinstance(self._compute, HasStorage):
-            return self._compute.open_storage()
-        raise ConfigurationError(f"{self.name} has no storage of its own")
 
     async def invoke(
         self,
@@ -128,11 +104,7 @@ class FaultyCompute:
         timeout: float,  # noqa: ASYNC109  # the contract
     ) -> Buffer:
         self.executed += 1
-        return await self._compute.invoke(request, timeout=timeout)
-
-    async def aclose(self) -> None:
-        """See `Compute.aclose`."""
-        await self._compute.aclose()
+        return await self.inner.invoke(request, timeout=timeout)
 
 
 async def _before(

@@ -10,8 +10,9 @@ from typing import Final, Literal
 import anyio
 
 from wren.conformance.fault_plan import Fault, FaultPlan, damage
+from wren.conformance.wrappers import WrappedStorage
 from wren.errors import AccessDeniedError, KeyNotFoundError, TransientError
-from wren.protocols import Buffer, Grant, ObjectInfo, Storage, StorageCapabilities
+from wren.protocols import Buffer, Grant, ObjectInfo, Storage
 from wren.storage.pages import Pages
 
 _COMMON: Final = frozenset(
@@ -46,7 +47,7 @@ _PAST: Final = 1.0
 _SIGNATURE: Final = re.compile(r"(?i)(?<=[?&])((?:x-\w+-)?sig(?:nature)?)=[^&]+")
 
 
-class FaultyStorage(Storage):
+class FaultyStorage(WrappedStorage[Storage]):
     """Plays a plan on a store's methods.
 
     The key of a fault is a pattern of the key; for ``delete`` of the first one, for
@@ -60,25 +61,15 @@ class FaultyStorage(Storage):
         Raises:
             ValueError: An action that is none of `ACTIONS`.
         """
+        super().__init__(storage)
         plan.check(ACTIONS)
-        self._storage = storage
         self._plan = plan
         self._shown: dict[str, list[ObjectInfo]] = {}  # by prefix
-
-    @property
-    def name(self) -> str:
-        """See `Storage.name`."""
-        return self._storage.name
-
-    @property
-    def capabilities(self) -> StorageCapabilities:
-        """See `Storage.capabilities`."""
-        return self._storage.capabilities
 
     async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
         """See `Storage.get`."""
         fault = await self._before("get", key)
-        data = await self._storage.get(key, start=start, stop=stop)
+        data = await self.inner.get(key, start=start, stop=stop)
         self._after(fault, key)
         return damage(data, fault.action) if fault else data
 
@@ -87,15 +78,15 @@ class FaultyStorage(Storage):
         fault = await self._before("put", key)
         if fault and fault.action in _DAMAGE:
             data = damage(bytes(data), fault.action)
-        await self._storage.put(key, data, if_absent=if_absent)
+        await self.inner.put(key, data, if_absent=if_absent)
         if fault and fault.action == "duplicate":
-            await self._storage.put(key, data)
+            await self.inner.put(key, data)
         self._after(fault, key)
 
     async def head(self, key: str) -> ObjectInfo:
         """See `Storage.head`."""
         fault = await self._before("head", key)
-        info = await self._storage.head(key)
+        info = await self.inner.head(key)
         self._after(fault, key)
         return info
 
@@ -104,7 +95,7 @@ class FaultyStorage(Storage):
         wanted = keys if isinstance(keys, str) else list(keys)
         first = next(iter(wanted), "")
         fault = await self._before("delete", first)
-        await self._storage.delete(wanted)
+        await self.inner.delete(wanted)
         self._after(fault, first)
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Pages:
@@ -117,7 +108,7 @@ class FaultyStorage(Storage):
                 return []
             begun = True
             fault = await self._before("list", prefix)
-            found = self._storage.list(prefix, start_after=start_after)
+            found = self.inner.list(prefix, start_after=start_after)
             fresh = [info async for info in found]
             self._after(fault, prefix)
             before = self._shown.get(prefix, [])
@@ -138,15 +129,11 @@ class FaultyStorage(Storage):
     ) -> Grant:
         """See `Storage.grant`."""
         fault = await self._before("grant", key)
-        grant = await self._storage.grant(
+        grant = await self.inner.grant(
             key, method, expires_in=expires_in, if_absent=if_absent
         )
         self._after(fault, key)
         return _refused(grant) if fault and fault.action == "expire" else grant
-
-    async def aclose(self) -> None:
-        """See `Storage.aclose`."""
-        await self._storage.aclose()
 
     async def _before(self, operation: str, key: str) -> Fault | None:
         fault = self._plan.take(operation, key)

@@ -15,15 +15,15 @@ from typing import Final, Self
 
 import anyio
 
+from wren.conformance.wrappers import WrappedCompute
 from wren.envelope import REQUEST, RESPONSE, Buffer, decode, size
 from wren.errors import (
-    ConfigurationError,
     IntegrityError,
     PayloadTooLargeError,
     ThrottledError,
     WorkerLostError,
 )
-from wren.protocols import Compute, HasStorage, Limits, Storage, WorkerInfo
+from wren.protocols import Compute, Limits
 
 HEADER_ROOM: Final = 16 * 1024
 """Bytes of an envelope beside its payload that no limit counts.
@@ -34,7 +34,7 @@ functions, arguments, results.
 """
 
 
-class LimitedCompute:
+class LimitedCompute(WrappedCompute[Compute]):
     """Lowers limits of a `Compute`: they are declared, and they are enforced.
 
     Enter it with ``async with`` where ``direct_seconds`` is given: what goes on after a
@@ -64,7 +64,7 @@ class LimitedCompute:
             lossless: What is declared of it; None for what is true of ``compute``, or
                 False where connections are dropped.
         """
-        self._compute = compute
+        super().__init__(compute)
         self._request_bytes = request_bytes
         self._response_bytes = response_bytes
         self._concurrency = concurrency
@@ -75,14 +75,9 @@ class LimitedCompute:
         self._entered = False
 
     @property
-    def name(self) -> str:
-        """See `Compute.name`."""
-        return self._compute.name
-
-    @property
     def limits(self) -> Limits:
         """See `Compute.limits`."""
-        own = self._compute.limits
+        own = self.inner.limits
         limits = replace(
             own,
             request_bytes=min(own.request_bytes, self._request_bytes),
@@ -109,20 +104,6 @@ class LimitedCompute:
         self._group.cancel_scope.cancel()
         await self._group.__aexit__(None, None, None)
 
-    async def prepare(self) -> WorkerInfo:
-        """See `Compute.prepare`."""
-        return await self._compute.prepare()
-
-    def open_storage(self) -> Storage:
-        """See `HasStorage.open_storage`.
-
-        Raises:
-            ConfigurationError: The wrapped compute has no store of its own.
-        """
-        if isinstance(self._compute, HasStorage):
-            return self._compute.open_storage()
-        raise ConfigurationError(f"{self.name} has no storage of its own")
-
     async def invoke(
         self,
         request: Sequence[Buffer],
@@ -139,7 +120,7 @@ class LimitedCompute:
             if self._direct_seconds < math.inf:
                 response = await self._invoke_directly(request, timeout)
             else:
-                response = await self._compute.invoke(request, timeout=timeout)
+                response = await self.inner.invoke(request, timeout=timeout)
         finally:
             self._in_flight -= 1
         _check("response", response, RESPONSE, limits.response_bytes)
@@ -158,7 +139,7 @@ class LimitedCompute:
         async def work() -> None:
             with working:
                 try:
-                    answer.append(await self._compute.invoke(request, timeout=timeout))
+                    answer.append(await self.inner.invoke(request, timeout=timeout))
                 except Exception as exc:  # noqa: BLE001  # raised below, if awaited
                     answer.append(exc)
                 answered.set()
@@ -178,10 +159,6 @@ class LimitedCompute:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
-
-    async def aclose(self) -> None:
-        """See `Compute.aclose`."""
-        await self._compute.aclose()
 
 
 def _check(what: str, envelope: Buffer, kind: int, limit: float) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from wren.conformance.loopback import LoopbackCompute, LoopbackPlatform
-from wren.envelope import Buffer
-from wren.protocols import Limits, WorkerInfo
+from wren.conformance.wrappers import WrappedCompute
 
-# ruff: noqa: ASYNC109  # the contract
+# the contract
 
 MUTANTS: list[type[Sound]] = []
 
@@ -17,7 +15,7 @@ _SOUND_PLATFORM: Final = "wren.conformance.loopback_server"
 _PLATFORM: Final = "wren.conformance.mutants.compute_platform"
 
 
-class Sound:
+class Sound(WrappedCompute[LoopbackCompute]):
     """Passes everything on, unchanged, to an adapter that passes the suite."""
 
     caught_by: ClassVar[tuple[str, ...]] = ()
@@ -39,34 +37,6 @@ class Sound:
 
     def __init__(self, *, startable: bool = True) -> None:
         program = [_PLATFORM, self.platform] if self.platform else [_SOUND_PLATFORM]
-        self.inner = LoopbackCompute(
-            LoopbackPlatform(startable=startable, program=("-m", *program))
-        )
+        platform = LoopbackPlatform(startable=startable, program=("-m", *program))
+        super().__init__(LoopbackCompute(platform))
         self.deployer = self.inner.deployer
-
-    @property
-    def name(self) -> str:
-        """See `Compute.name`."""
-        return self.inner.name
-
-    @property
-    def limits(self) -> Limits:
-        """See `Compute.limits`."""
-        return self.inner.limits
-
-    async def prepare(self) -> WorkerInfo:
-        """See `Compute.prepare`."""
-        return await self.inner.prepare()
-
-    async def invoke(
-        self,
-        request: Sequence[Buffer],
-        *,
-        timeout: float,
-    ) -> Buffer:
-        """See `Compute.invoke`."""
-        return await self.inner.invoke(request, timeout=timeout)
-
-    async def aclose(self) -> None:
-        """See `Compute.aclose`."""
-        await self.inner.aclose()

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TypedDict
-
 import pytest
 
 from wren.conformance.mutants.executor import Mutant
 from wren.conformance.mutants.executor_faults import MUTANTS
-
-PARTS = 3
+from wren.conformance.mutants.verdicts import Verdicts, failures, judge
 
 SUITES = """
 import os
@@ -105,66 +96,27 @@ for name, caught_by, apply in suites[PART::PARTS]:
 """
 
 
-class Verdict(TypedDict):
-    """How one check of one executor ended."""
-
-    test: str
-    outcome: str
-    detail: str
-
-
 @pytest.fixture(scope="module")
-def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Verdict]]:
-    """Return what became of each executor's checks, run in a few processes.
-
-    They mostly wait before they try again.
-    """
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
+    """Return what became of each executor's checks: they mostly wait."""
     folder = tmp_path_factory.mktemp("mutants")
-    (folder / "test_mutants.py").write_text(SUITES)
-    with ThreadPoolExecutor(PARTS) as pool:
-        parts = [pool.submit(run_part, folder, part) for part in range(PARTS)]
-    found: dict[str, list[Verdict]] = {}
-    for line in "".join(part.result() for part in parts).splitlines():
-        entry = json.loads(line)
-        found.setdefault(entry.pop("class").removeprefix("Test"), []).append(entry)
-    return found
-
-
-def run_part(folder: Path, part: int) -> str:
-    """Run a part of the suites; return what the gate wrote."""
-    file = folder / f"verdicts{part}"
-    gate = ("-p", "wren.conformance.mutants.gate", "--verdicts", str(file))
-    arguments = ("-q", "-p", "no:cacheprovider", "--timeout=60", "--tb=short", *gate)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *arguments, "test_mutants.py"],
-        cwd=folder,
-        env={**os.environ, "PART": f"{part}/{PARTS}"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    return file.read_text()
+    return judge(SUITES, folder, processes=3, limit=60)
 
 
 @pytest.mark.timeout(300)
-def test_the_sound_executor_passes(verdicts: dict[str, list[Verdict]]) -> None:
+def test_the_sound_executor_passes(verdicts: Verdicts) -> None:
     """Where the reference fails, every mutant seems to be caught."""
     outcomes = verdicts["Sound"]
 
     assert len(outcomes) > 30
-    assert [each for each in outcomes if each["outcome"] == "failed"] == []
+    assert failures(outcomes) == []
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_the_mutant_is_caught(
-    mutant: Mutant, verdicts: dict[str, list[Verdict]]
-) -> None:
+def test_the_mutant_is_caught(mutant: Mutant, verdicts: Verdicts) -> None:
     """By an assertion: a check that only runs out of time has found nothing."""
     outcomes = verdicts[mutant.name]
-    failed = [each for each in outcomes if each["outcome"] == "failed"]
 
-    assert failed, f"{mutant.caught_by} passed"
-    assert any("Timeout (>" not in each["detail"] for each in failed)
+    assert failures(outcomes), f"{mutant.caught_by} passed"
+    assert any(verdict.convicts for verdict in outcomes)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from typing import TypedDict
-
 import pytest
 
 from wren.conformance.mutants.storage import MUTANTS, Sound
+from wren.conformance.mutants.verdicts import Verdicts, failures, judge
 
 SUITES = """
 import pytest
@@ -44,55 +40,26 @@ for broken in (Sound, *MUTANTS):
 """
 
 
-class Verdict(TypedDict):
-    """How one check of one store ended."""
-
-    test: str
-    outcome: str
-    detail: str
-
-
 @pytest.fixture(scope="module")
-def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Verdict]]:
-    """Return what became of each store's checks, all run in one process."""
-    folder = tmp_path_factory.mktemp("mutants")
-    (folder / "test_mutants.py").write_text(SUITES)
-    file = folder / "verdicts"
-    gate = ("-p", "wren.conformance.mutants.gate", "--verdicts", str(file))
-    arguments = ("-q", "-p", "no:cacheprovider", "--timeout=20", *gate)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *arguments, "test_mutants.py"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    found: dict[str, list[Verdict]] = {}
-    for line in file.read_text().splitlines():
-        entry = json.loads(line)
-        found.setdefault(entry.pop("class").removeprefix("Test"), []).append(entry)
-    return found
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
+    """Return what became of each store's checks."""
+    return judge(SUITES, tmp_path_factory.mktemp("mutants"), limit=20)
 
 
 @pytest.mark.timeout(300)
-def test_the_sound_store_passes(verdicts: dict[str, list[Verdict]]) -> None:
+def test_the_sound_store_passes(verdicts: Verdicts) -> None:
     """Where the reference fails, every mutant seems to be caught."""
     outcomes = verdicts[Sound.__name__]
 
     assert len(outcomes) > 60
-    assert [each for each in outcomes if each["outcome"] == "failed"] == []
+    assert failures(outcomes) == []
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_the_mutant_is_caught(
-    mutant: type[Sound], verdicts: dict[str, list[Verdict]]
-) -> None:
+def test_the_mutant_is_caught(mutant: type[Sound], verdicts: Verdicts) -> None:
     """By an assertion: a check that only runs out of time has found nothing."""
     outcomes = verdicts[mutant.__name__]
-    failed = [each for each in outcomes if each["outcome"] == "failed"]
 
-    assert failed, f"{mutant.caught_by} passed"
-    assert any("Timeout (>" not in each["detail"] for each in failed)
+    assert failures(outcomes), f"{mutant.caught_by} passed"
+    assert any(verdict.convicts for verdict in outcomes)
