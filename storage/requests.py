@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from random import uniform
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
+from wren.backoff import jitter
 from wren.errors import TransientError
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ IDLE_SECONDS: Final = 20.0
 
 _TRIES: Final = 6
 _PATIENCE: Final = 60.0
-_FIRST_PAUSE: Final = 0.1  # seconds, doubled each time; the real one is drawn below it
-_LONGEST_PAUSE: Final = 5.0
 _LEAST_SLOTS: Final = 64
 _MOST_SLOTS: Final = 256
 
@@ -74,15 +72,13 @@ class Requests:
         if self._limiter is None:  # made here, where an event loop runs
             self._limiter = anyio.Semaphore(self.slots, fast_acquire=True)
         give_up = time.monotonic() + self._patience
-        bound = _FIRST_PAUSE
-        for left in reversed(range(_TRIES)):
+        for attempt in range(1, _TRIES + 1):
             try:
                 async with self._limiter:
                     return await send()
             except TransientError:
-                pause = uniform(0, bound)  # noqa: S311  # full jitter, not a secret
-                if not left or time.monotonic() + pause > give_up:
+                pause = jitter(attempt)
+                if attempt == _TRIES or time.monotonic() + pause > give_up:
                     raise
             await anyio.sleep(pause)
-            bound = min(2 * bound, _LONGEST_PAUSE)
         raise AssertionError("the last try returns or raises")

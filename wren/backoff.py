@@ -14,6 +14,7 @@ from wren.errors import TransientError
 T = TypeVar("T")
 
 _TRIES: Final = 3
+_FIRST: Final = 0.1
 _LONGEST: Final = 5.0
 
 _log = logging.getLogger("wren")
@@ -23,9 +24,10 @@ def jitter(attempt: int) -> float:
     """Return the seconds to wait after a failure, drawn from zero to a bound.
 
     Args:
-        attempt: How many have failed, from 1. The bound doubles with each, up to 5 s.
+        attempt: How many have failed, from 1. The bound is 0.1 s at first, and doubles
+            with each, up to 5 s.
     """
-    return random.uniform(0, min(_LONGEST, 0.05 * 2**attempt))  # noqa: S311  # no secret
+    return random.uniform(0, min(_LONGEST, _FIRST * 2 ** (attempt - 1)))  # noqa: S311
 
 
 async def patiently(call: Callable[[], Awaitable[T]]) -> T:

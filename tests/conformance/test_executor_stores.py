@@ -58,8 +58,16 @@ async def open_on() -> AsyncIterator[Callable[..., Executor]]:
         await compute.aclose()
 
 
-class StoreSuite(ExecutorSuite):
-    """The suite over the store that a fixture ``url`` names."""
+@pytest.fixture(params=["s3_url", "gcs_url", "azurite_url"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Return an empty place in each store, whose grants are of different kinds."""
+    place: str = request.getfixturevalue(request.param)
+    return place
+
+
+@pytest.mark.blocking  # starting an interpreter blocks the loop for a moment
+class TestStores(ExecutorSuite):
+    """Functions, arguments and results travel by grants."""
 
     inline = False
 
@@ -86,38 +94,9 @@ class StoreSuite(ExecutorSuite):
         return leftovers
 
 
-@pytest.mark.blocking  # starting an interpreter blocks the loop for a moment
-class TestS3(StoreSuite):
-    """Grants are presigned URLs."""
-
-    @pytest.fixture
-    def url(self, s3_url: str) -> str:
-        """Return an empty place in a bucket."""
-        return s3_url
-
-
 @pytest.mark.blocking  # as above
-class TestGCS(StoreSuite):
-    """Grants are V4 signed URLs."""
-
-    @pytest.fixture
-    def url(self, gcs_url: str) -> str:
-        """Return an empty place in a bucket."""
-        return gcs_url
-
-
-@pytest.mark.blocking  # as above
-class TestAzure(StoreSuite):
-    """Grants are shared access signatures."""
-
-    @pytest.fixture
-    def url(self, azurite_url: str) -> str:
-        """Return an empty place in a container."""
-        return azurite_url
-
-
-class FaultyStoreSuite(ExecutorFaultSuite):
-    """The same stores, with faults in between."""
+class TestFaultyStores(ExecutorFaultSuite):
+    """The same, with faults in between; workers commit by grants."""
 
     @pytest.fixture
     async def compute(self) -> AsyncIterator[LocalCompute]:
@@ -132,36 +111,6 @@ class FaultyStoreSuite(ExecutorFaultSuite):
         store = open_storage(url, Settings())
         yield store
         await store.aclose()
-
-
-@pytest.mark.blocking  # as above
-class TestS3Faults(FaultyStoreSuite):
-    """Workers commit by presigned URLs."""
-
-    @pytest.fixture
-    def url(self, s3_url: str) -> str:
-        """Return an empty place in a bucket."""
-        return s3_url
-
-
-@pytest.mark.blocking  # as above
-class TestGCSFaults(FaultyStoreSuite):
-    """Workers commit by V4 signed URLs."""
-
-    @pytest.fixture
-    def url(self, gcs_url: str) -> str:
-        """Return an empty place in a bucket."""
-        return gcs_url
-
-
-@pytest.mark.blocking  # as above
-class TestAzureFaults(FaultyStoreSuite):
-    """Workers commit by shared access signatures."""
-
-    @pytest.fixture
-    def url(self, azurite_url: str) -> str:
-        """Return an empty place in a container."""
-        return azurite_url
 
 
 @pytest.fixture

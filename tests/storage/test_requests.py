@@ -27,12 +27,12 @@ class Answers:
         return "answer"
 
 
-def draw_nothing(_low: float, _high: float) -> float:
+def draw_nothing(_attempt: int) -> float:
     """Draw the shortest pause."""
     return 0.0
 
 
-def draw_long(_low: float, _high: float) -> float:
+def draw_long(_attempt: int) -> float:
     """Draw a pause that outlasts the test."""
     return 30.0
 
@@ -40,7 +40,7 @@ def draw_long(_low: float, _high: float) -> float:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw every pause as zero."""
-    monkeypatch.setattr("wren.storage.requests.uniform", draw_nothing)
+    monkeypatch.setattr("wren.storage.requests.jitter", draw_nothing)
 
 
 @pytest.mark.usefixtures("no_pauses")
@@ -104,7 +104,7 @@ async def test_no_more_than_the_slots_are_in_flight() -> None:
 
 async def test_a_pausing_request_holds_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that refuses one request must not stop the others."""
-    monkeypatch.setattr("wren.storage.requests.uniform", draw_long)
+    monkeypatch.setattr("wren.storage.requests.jitter", draw_long)
     requests = Requests(1)
     refused = anyio.Event()
 

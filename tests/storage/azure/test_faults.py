@@ -5,23 +5,21 @@ The server here plays a script: Azure does these things rarely, Azurite never.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import socket
-import struct
 import traceback
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import partial
 from time import time
-from typing import TypeAlias
 
 import anyio
 import pytest
 
 from wren.config import Settings
+from wren.conformance import scripted
+from wren.conformance.scripted import CLOSE, RESET, STALL, Request, ScriptedServer
 from wren.errors import (
     AccessDeniedError,
     KeyExistsError,
@@ -38,32 +36,7 @@ pytestmark = pytest.mark.anyio
 
 NONCE = "x-ms-meta-wren_nonce"
 DATE = "Wed, 25 Nov 2026 10:00:00 GMT"
-GONE = b""  # the connection is closed without an answer
-RESET = b"RST"  # after what comes before
-CUT = b"CUT"  # the same, in good order
-STALL = b"..."
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the server was sent."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-
-Reply: TypeAlias = bytes | Callable[[Request], bytes]
-
-
-def reply(status: int, body: bytes = b"", **headers: str) -> bytes:
-    """Return an answer; underscores in the headers' names stand for hyphens."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    named = {"Content-Length": str(len(body)), "ETag": '"e"', **named}
-    named.setdefault("Last-Modified", DATE)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in named.items())
-    return f"HTTP/1.1 {status} Status\r\n{lines}\r\n".encode() + body
+reply = partial(scripted.reply, ETag='"e"', Last_Modified=DATE)
 
 
 def refusal(status: int, code: str, **headers: str) -> bytes:
@@ -126,102 +99,20 @@ def batch(*answers: tuple[int, str]) -> bytes:
     return reply(202, f"{parts}--b--\r\n".encode(), Content_Type=kind)
 
 
-@dataclass
-class Server:
-    """Answers each request with the next line of its script, or by `answer`."""
-
-    script: list[Reply] = field(default_factory=list[Reply])
-    answer: Callable[[Request], Reply] | None = None
-    requests: list[Request] = field(default_factory=list[Request])
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    reading: asyncio.Event = field(default_factory=asyncio.Event)
-    """Bodies are read while this is set."""
-    pause: float = 0
-    """Seconds after each 256 KiB of a body."""
-    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = field(
-        default_factory=dict[asyncio.Task[None], asyncio.StreamWriter]
-    )
-    endpoint: str = ""
-    """Its address, as in a connection string."""
-
-    def sent(self) -> list[str]:
-        """Return the methods of all requests."""
-        return [request.method for request in self.requests]
-
-    async def serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Serve one connection."""
-        task = asyncio.current_task()
-        assert task is not None
-        self.connections[task] = writer
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                request = await self._read(reader)
-                self.requests.append(request)
-                self.arrived.set()
-                line = self.answer(request) if self.answer else self.script.pop(0)
-                answer = line if isinstance(line, bytes) else line(request)
-                if answer == STALL:
-                    await reader.read()  # until the other side has had enough
-                if answer in {GONE, STALL}:
-                    break
-                writer.write(answer.removesuffix(RESET).removesuffix(CUT))
-                await writer.drain()
-                if answer.endswith(CUT):
-                    break
-                if answer.endswith(RESET):
-                    connection: socket.socket = writer.get_extra_info("socket")
-                    off = struct.pack("ii", 1, 0)
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, off)
-                    break
-        writer.close()
-
-    async def _read(self, reader: asyncio.StreamReader) -> Request:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        first, *lines = head.strip().split("\r\n")
-        method, target, _ = first.split(" ")
-        headers: dict[str, str] = {}
-        for line in lines:
-            name, _, value = line.partition(": ")
-            headers[name.lower()] = value
-        await self.reading.wait()
-        left = int(headers.get("content-length", "0"))
-        body = b""
-        while left > len(body):
-            body += await reader.readexactly(min(left - len(body), 256 * 1024))
-            await asyncio.sleep(self.pause)
-        return Request(method, target, headers, body)
-
-
 @pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Server]:
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[ScriptedServer]:
     """A server; the environment of the test leads to it."""
-    played = Server()
-    played.reading.set()
-    listening = socket.create_server(("127.0.0.1", 0))
-    # Small, so that a body is not sent long before it is read.
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-    listener = await asyncio.start_server(played.serve, sock=listening)
-    port: int = listening.getsockname()[1]
-    played.endpoint = f"BlobEndpoint=http://127.0.0.1:{port}/acc"
-    monkeypatch.setenv(
-        "AZURE_STORAGE_CONNECTION_STRING",
-        f"AccountName=acc;AccountKey=a2V5;{played.endpoint}",
-    )
-    monkeypatch.setattr("wren.storage.requests._FIRST_PAUSE", 0.0)  # no pauses
-    yield played
-    listener.close()
-    played.answer = lambda _: GONE
-    played.reading.set()
-    for writer in played.connections.values():
-        writer.close()
-    if played.connections:
-        await asyncio.wait(played.connections)
+    monkeypatch.setattr("wren.backoff._FIRST", 0.0)  # no pauses
+    async with ScriptedServer() as played:
+        monkeypatch.setenv(
+            "AZURE_STORAGE_CONNECTION_STRING",
+            f"AccountName=acc;AccountKey=a2V5;BlobEndpoint={played.url}/acc",
+        )
+        yield played
 
 
 @pytest.fixture
-async def store(server: Server) -> AsyncGenerator[AzureStorage]:
+async def store(server: ScriptedServer) -> AsyncGenerator[AzureStorage]:
     """A store on the server."""
     del server  # only its environment is needed
     opened = open_storage("az://acc/box/p", Settings())
@@ -233,12 +124,12 @@ async def store(server: Server) -> AsyncGenerator[AzureStorage]:
 
 
 async def test_conditional_put_whose_answer_is_lost_knows_its_object(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """The refusal is about the first request's success: the nonce says so."""
     server.script = [
-        GONE,
-        GONE,  # the client may send a second time by itself
+        CLOSE,
+        CLOSE,  # the client may send a second time by itself
         refusal(409, "BlobAlreadyExists"),
         lambda _: described(server.requests[0].headers[NONCE]),
     ]
@@ -253,7 +144,7 @@ async def test_conditional_put_whose_answer_is_lost_knows_its_object(
 
 @pytest.mark.parametrize("status", [409, 412])
 async def test_conditional_put_sees_the_object_of_somebody_else(
-    server: Server, store: AzureStorage, status: int
+    server: ScriptedServer, store: AzureStorage, status: int
 ) -> None:
     """Another nonce, none, or nothing left: it is not ours."""
     code = {409: "BlobAlreadyExists", 412: "ConditionNotMet"}[status]
@@ -267,7 +158,7 @@ async def test_conditional_put_sees_the_object_of_somebody_else(
 
 
 async def test_each_conditional_put_has_its_own_nonce(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """Otherwise a writer would take its earlier object for the one it just wrote."""
     server.script = [reply(201), reply(201)]
@@ -279,7 +170,7 @@ async def test_each_conditional_put_has_its_own_nonce(
 
 
 async def test_names_of_metadata_are_identifiers(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """Azure refuses any other, though Azurite does not."""
     server.script = [reply(201)]
@@ -293,7 +184,7 @@ async def test_names_of_metadata_are_identifiers(
 
 
 async def test_a_large_conditional_put_knows_its_object_too(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """What is conditional is the commit; blocks are not."""
     commits: list[Request] = []
@@ -305,7 +196,7 @@ async def test_a_large_conditional_put_knows_its_object_too(
             assert "if-none-match" not in request.headers
             return reply(201)
         commits.append(request)
-        return GONE if len(commits) < 3 else refusal(409, "BlobAlreadyExists")
+        return CLOSE if len(commits) < 3 else refusal(409, "BlobAlreadyExists")
 
     server.answer = answer
 
@@ -330,10 +221,10 @@ async def test_a_large_conditional_put_knows_its_object_too(
         reply(504),
         RESET,
     ],
-    ids=lambda fault: fault.split(b"\r\n")[0].decode() or "gone",
+    ids=lambda fault: fault.split(b"\r\n")[0].decode(),
 )
 async def test_what_passes_is_tried_again(
-    server: Server, store: AzureStorage, fault: bytes
+    server: ScriptedServer, store: AzureStorage, fault: bytes
 ) -> None:
     """Once for each fault: the library does not try by itself."""
     server.script = [fault, fault, reply(201)]
@@ -346,7 +237,7 @@ async def test_what_passes_is_tried_again(
 
 
 async def test_a_lasting_fault_is_transient(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """After six tries, and with the service's word for it."""
     server.answer = lambda _: refusal(503, "ServerBusy")
@@ -357,9 +248,9 @@ async def test_a_lasting_fault_is_transient(
     assert len(server.requests) == 6
 
 
-@pytest.mark.parametrize("end", [CUT, RESET], ids=["closed", "reset"])
+@pytest.mark.parametrize("end", [CLOSE, RESET], ids=["closed", "reset"])
 async def test_a_body_cut_short_is_read_again(
-    server: Server, store: AzureStorage, end: bytes
+    server: ScriptedServer, store: AzureStorage, end: bytes
 ) -> None:
     """It never comes back as it is; the library's own three tries are not used."""
     whole = ranged(b"0123456789", total=10)
@@ -371,7 +262,7 @@ async def test_a_body_cut_short_is_read_again(
 
 
 async def test_an_answer_of_another_length_is_read_again(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """Than its own range: so a broken cache would answer."""
     lying = reply(206, b"0123456789", Content_Range="bytes 0-3/4")
@@ -381,7 +272,7 @@ async def test_an_answer_of_another_length_is_read_again(
 
 
 async def test_silence_ends_a_try(
-    server: Server, store: AzureStorage, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, store: AzureStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that is open and dead must not hang the job."""
     monkeypatch.setattr("wren.storage.azure_transport.IDLE_SECONDS", 0.2)
@@ -392,7 +283,10 @@ async def test_silence_ends_a_try(
 
 @pytest.mark.parametrize("size", [100 * 1024, SINGLE_PUT])
 async def test_a_server_that_takes_nothing_ends_a_try(
-    server: Server, store: AzureStorage, monkeypatch: pytest.MonkeyPatch, size: int
+    server: ScriptedServer,
+    store: AzureStorage,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
 ) -> None:
     """The limit on silence holds while a body is sent, too."""
     monkeypatch.setattr("wren.storage.azure_transport.IDLE_SECONDS", 0.2)
@@ -407,7 +301,7 @@ async def test_a_server_that_takes_nothing_ends_a_try(
 
 
 async def test_a_slow_line_is_not_silent(
-    server: Server, store: AzureStorage, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, store: AzureStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A body may take many times as long as the longest silence."""
     monkeypatch.setattr("wren.storage.azure_transport.IDLE_SECONDS", 1.0)
@@ -422,7 +316,9 @@ async def test_a_slow_line_is_not_silent(
 # --- large objects ------------------------------------------------------------------
 
 
-async def test_ranges_are_of_one_version(server: Server, store: AzureStorage) -> None:
+async def test_ranges_are_of_one_version(
+    server: ScriptedServer, store: AzureStorage
+) -> None:
     """What was replaced in between is read from its beginning again."""
     old, new = bytes(2 * PART + 1), b"\x01" * (PART + 1)
     replaced = False
@@ -445,7 +341,7 @@ async def test_ranges_are_of_one_version(server: Server, store: AzureStorage) ->
 
 
 async def test_an_object_that_never_rests_is_transient(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """Six beginnings are enough."""
     server.answer = lambda request: (
@@ -462,7 +358,7 @@ async def test_an_object_that_never_rests_is_transient(
 
 
 async def test_blocks_that_another_commit_dropped_are_sent_again(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """Under new names, so that nobody's blocks are taken for them."""
     lists: list[bytes] = []
@@ -485,7 +381,7 @@ async def test_blocks_that_another_commit_dropped_are_sent_again(
 
 
 async def test_cancelled_upload_commits_nothing(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """Blocks alone are invisible; the service drops them."""
     server.answer = lambda _: STALL
@@ -504,7 +400,7 @@ async def test_cancelled_upload_commits_nothing(
 
 
 async def test_each_item_of_a_batch_is_looked_at(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """A batch succeeds as a whole even if nothing in it does."""
     server.script = [batch((202, ""), (403, "AuthorizationPermissionMismatch"))]
@@ -514,7 +410,7 @@ async def test_each_item_of_a_batch_is_looked_at(
 
 
 async def test_an_item_that_is_not_there_is_no_failure(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """But a container that is not there is one."""
     server.script = [
@@ -528,7 +424,7 @@ async def test_an_item_that_is_not_there_is_no_failure(
 
 
 async def test_a_busy_item_of_a_batch_is_tried_again(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """With the whole batch: those that are gone are no failure then."""
     server.script = [
@@ -547,7 +443,7 @@ async def test_a_busy_item_of_a_batch_is_tried_again(
     ids=["400", "501", "one-for-all"],
 )
 async def test_where_batches_are_refused_items_go_one_by_one(
-    server: Server, store: AzureStorage, refused: bytes
+    server: ScriptedServer, store: AzureStorage, refused: bytes
 ) -> None:
     """And batches are not tried again."""
     server.answer = lambda request: refused if request.method == "POST" else reply(202)
@@ -562,7 +458,7 @@ async def test_where_batches_are_refused_items_go_one_by_one(
 
 
 async def test_a_page_that_failed_is_asked_for_again(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """The same one: nothing is left out, and nothing comes twice."""
     server.script = [
@@ -580,7 +476,7 @@ async def test_a_page_that_failed_is_asked_for_again(
 
 
 async def test_an_object_overwritten_between_pages_comes_once(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """Azure may begin a page with what ended the one before."""
     server.script = [page(["p/a", "p/b"], "2"), page(["p/b", "p/c"])]
@@ -588,7 +484,9 @@ async def test_an_object_overwritten_between_pages_comes_once(
     assert [info.key async for info in store.list()] == ["a", "b", "c"]
 
 
-async def test_another_order_is_an_error(server: Server, store: AzureStorage) -> None:
+async def test_another_order_is_an_error(
+    server: ScriptedServer, store: AzureStorage
+) -> None:
     """As of accounts with a hierarchical namespace: no listing would be right."""
     server.script = [page(["p/a/b", "p/a-b"])]
 
@@ -598,7 +496,7 @@ async def test_another_order_is_an_error(server: Server, store: AzureStorage) ->
 
 
 async def test_names_that_are_no_keys_are_left_out(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """Somebody else wrote them, and no call could reach them."""
     names = ["p/", "p/a//b", "p/a/", "p/a[2", "p/b[0c", "p/b\\"]
@@ -608,7 +506,7 @@ async def test_names_that_are_no_keys_are_left_out(
 
 
 async def test_a_name_that_xml_cannot_hold_is_decoded(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """Azure marks it, and quotes it as in a URL."""
     answer = page(["p/a%EF%BF%BE"]).replace(b"<Name>", b'<Name Encoded="true">')
@@ -643,7 +541,7 @@ async def test_a_name_that_xml_cannot_hold_is_decoded(
     ],
 )
 async def test_a_refusal_says_what_to_change(
-    server: Server,
+    server: ScriptedServer,
     store: AzureStorage,
     status: int,
     code: str,
@@ -664,7 +562,7 @@ async def test_a_refusal_says_what_to_change(
 
 
 async def test_a_head_is_refused_in_the_same_words(
-    server: Server, store: AzureStorage
+    server: ScriptedServer, store: AzureStorage
 ) -> None:
     """Its answer has no body, but a header."""
     lost = reply(404, x_ms_error_code="ContainerNotFound")
@@ -680,7 +578,7 @@ async def test_a_head_is_refused_in_the_same_words(
 
 @pytest.mark.parametrize(("ahead", "said"), [(1000, "slow"), (-1000, "fast")])
 async def test_a_wrong_clock_is_blamed(
-    server: Server, store: AzureStorage, ahead: float, said: str
+    server: ScriptedServer, store: AzureStorage, ahead: float, said: str
 ) -> None:
     """Azure says the same about a wrong key, so its own clock is compared."""
     date = formatdate(time() + ahead, usegmt=True)
@@ -691,7 +589,7 @@ async def test_a_wrong_clock_is_blamed(
 
 
 async def test_nobody_there_is_transient(
-    monkeypatch: pytest.MonkeyPatch, server: Server
+    monkeypatch: pytest.MonkeyPatch, server: ScriptedServer
 ) -> None:
     """A refused connection is worth six tries; the error says where to."""
     del server  # only its lack of pauses is needed
@@ -712,13 +610,14 @@ async def test_nobody_there_is_transient(
 
 async def test_no_secret_is_told(
     monkeypatch: pytest.MonkeyPatch,
-    server: Server,
+    server: ScriptedServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Neither in errors, with all their causes, nor in the library's own log."""
     given = "sv=2026-02-06&sp=rl&sig=CANARYSIG%3D"
     caplog.set_level(logging.DEBUG)
-    connection = f"AccountName=acc;{server.endpoint};SharedAccessSignature={given}"
+    endpoint = f"BlobEndpoint={server.url}/acc"
+    connection = f"AccountName=acc;{endpoint};SharedAccessSignature={given}"
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
     store = open_storage("az://acc/box", Settings())
     server.answer = lambda _: refusal(403, "AuthenticationFailed")

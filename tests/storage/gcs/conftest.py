@@ -30,7 +30,7 @@ async def store(gcs_url: str) -> AsyncGenerator[GcsStorage]:
 def proxy(gcs_url: str, monkeypatch: pytest.MonkeyPatch) -> Generator[FaultProxy]:
     """Stands between the stores of this test and their server; may do anything."""
     del gcs_url  # it has set the environment
-    monkeypatch.setattr("wren.storage.requests._FIRST_PAUSE", 0.0)  # no pauses
+    monkeypatch.setattr("wren.backoff._FIRST", 0.0)  # no pauses
     with proxy_in_thread(os.environ["STORAGE_EMULATOR_HOST"]) as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
         yield running

@@ -19,7 +19,6 @@ from wren.errors import (
     StorageError,
     TransientError,
 )
-from wren.storage import requests
 from wren.storage.location import Location
 from wren.storage.s3 import S3Storage, open_storage
 from wren.storage.s3_errors import explained
@@ -211,7 +210,7 @@ class TestOnAServer:
         self, monkeypatch: pytest.MonkeyPatch, unused_endpoint: str
     ) -> None:
         """It may be starting; the address is in the message."""
-        monkeypatch.setattr(requests, "_FIRST_PAUSE", 0.0)
+        monkeypatch.setattr("wren.backoff._FIRST", 0.0)
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", unused_endpoint)
         async with _opened("s3://wren") as store:
             with pytest.raises(TransientError, match=r"127\.0\.0\.1"):

@@ -6,18 +6,24 @@ The server here plays a script: S3 does these things rarely, and never when aske
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from functools import partial
 from itertools import chain, repeat
-from typing import TypeAlias
 
 import anyio
 import pytest
 
 from wren.config import Settings
+from wren.conformance import scripted
+from wren.conformance.scripted import (
+    CLOSE,
+    RESET,
+    STALL,
+    Reply,
+    Request,
+    ScriptedServer,
+)
 from wren.errors import (
     AccessDeniedError,
     KeyExistsError,
@@ -26,39 +32,15 @@ from wren.errors import (
     TransientError,
     UnsupportedError,
 )
-from wren.storage import requests, s3_client
+from wren.storage import s3_client
 from wren.storage.parts import PART
 from wren.storage.s3 import S3Storage, open_storage
 
 pytestmark = pytest.mark.anyio
 
 NONCE = "x-amz-meta-wren-nonce"
-# What a reply may end with: the connection is closed, torn down, or falls silent.
-CLOSE = b"<close>"
-RESET = b"<reset>"
-STALL = b"<stall>"
 DATE = "Wed, 25 Nov 2026 10:00:00 GMT"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the server was sent."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-
-Reply: TypeAlias = bytes | Callable[[Request], bytes]
-
-
-def reply(status: int, body: bytes = b"", **headers: str) -> bytes:
-    """Return an answer; underscores in the headers' names stand for hyphens."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    named = {"Content-Length": str(len(body)), "ETag": '"e"', **named}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in named.items())
-    return f"HTTP/1.1 {status} Status\r\n{lines}\r\n".encode() + body
+reply = partial(scripted.reply, ETag='"e"')
 
 
 def refusal(status: int, code: str, more: str = "", **headers: str) -> bytes:
@@ -88,92 +70,24 @@ COMPLETED = reply(
 )
 
 
-@dataclass
-class Server:
-    """Answers each request with the next line of its script, or by `answer`."""
-
-    script: list[Reply] = field(default_factory=list[Reply])
-    answer: Callable[[Request], Reply] | None = None
-    requests: list[Request] = field(default_factory=list[Request])
-    broken: list[Exception] = field(default_factory=list[Exception])
-
-    def sent(self) -> list[str]:
-        """Return the methods of all requests."""
-        return [request.method for request in self.requests]
-
-    def _next(self, request: Request) -> bytes:
-        self.requests.append(request)
-        line = self.answer(request) if self.answer else self.script.pop(0)
-        return line if isinstance(line, bytes) else line(request)
-
-    async def serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Serve one connection."""
-        try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError):
-                while await self._exchange(reader, writer):
-                    pass
-        except Exception as exc:  # noqa: BLE001  # shown by the fixture
-            self.broken.append(exc)
-        finally:
-            writer.close()
-
-    async def _exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
-        """Answer one request; return whether the connection stays open."""
-        answer = self._next(await _read(reader, writer))
-        for ending in (CLOSE, RESET, STALL):
-            if answer.endswith(ending):
-                writer.write(answer.removesuffix(ending))
-                await writer.drain()
-                if ending == STALL:
-                    await reader.read()  # until the other side has had enough
-                if ending == RESET:
-                    connection: socket.socket = writer.get_extra_info("socket")
-                    off = struct.pack("ii", 1, 0)
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, off)
-                return False
-        writer.write(answer)
-        await writer.drain()
-        return True
-
-
-async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    first, *lines = head.strip().split("\r\n")
-    method, target, _ = first.split(" ")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
-    if "expect" in headers:
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Request(method, target, headers, body)
-
-
 @pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ScriptedServer]:
     """A server; the environment of the test leads to it."""
-    played = Server()
-    listener = await asyncio.start_server(played.serve, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDWREN")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secretwren")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-    monkeypatch.setattr(requests, "_FIRST_PAUSE", 0.0)  # no pauses
-    yield played
-    listener.close()
-    if played.broken:
-        raise ExceptionGroup("the server has failed", played.broken)
+    monkeypatch.setattr("wren.backoff._FIRST", 0.0)  # no pauses
+    async with ScriptedServer() as played:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", played.url)
+        yield played
 
 
 @pytest.fixture
-async def store(server: Server) -> AsyncIterator[S3Storage]:
+async def store(server: ScriptedServer) -> AsyncIterator[S3Storage]:
     """A store on the server."""
     async with _opened() as store:
         yield store
@@ -189,7 +103,7 @@ async def _opened() -> AsyncGenerator[S3Storage]:
 
 
 async def test_conditional_put_whose_answer_is_lost_knows_its_object(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """412 is about the first request's success: the nonce says so."""
     server.script = [
@@ -208,7 +122,7 @@ async def test_conditional_put_whose_answer_is_lost_knows_its_object(
 
 
 async def test_conditional_put_sees_the_object_of_somebody_else(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """Another nonce, or none, is another writer."""
     for found in (described(), reply(200, Last_Modified=DATE)):
@@ -221,7 +135,7 @@ async def test_conditional_put_sees_the_object_of_somebody_else(
 
 
 async def test_conditional_put_whose_rival_is_gone_has_lost_all_the_same(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """Somebody's object was there, and nothing shows that it was ours."""
     server.script = [
@@ -235,7 +149,7 @@ async def test_conditional_put_whose_rival_is_gone_has_lost_all_the_same(
 
 
 async def test_each_conditional_put_has_its_own_nonce(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """Otherwise a writer would take its earlier object for the one it just wrote."""
     server.script = [reply(200), reply(200)]
@@ -262,7 +176,7 @@ async def test_each_conditional_put_has_its_own_nonce(
     ],
 )
 async def test_what_passes_is_tried_again(
-    server: Server, store: S3Storage, fault: bytes
+    server: ScriptedServer, store: S3Storage, fault: bytes
 ) -> None:
     """The same bytes under the same condition."""
     # A reset is answered by the HTTP library with one more request of its own.
@@ -276,7 +190,7 @@ async def test_what_passes_is_tried_again(
 
 
 async def test_what_does_not_pass_ends_as_transient(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """Six tries; the library does not add its own."""
     server.answer = lambda _: refusal(503, "SlowDown")
@@ -302,7 +216,12 @@ async def test_what_does_not_pass_ends_as_transient(
     ],
 )
 async def test_what_stays_is_told_at_once(
-    server: Server, store: S3Storage, status: int, code: str, kind: type, text: str
+    server: ScriptedServer,
+    store: S3Storage,
+    status: int,
+    code: str,
+    kind: type,
+    text: str,
 ) -> None:
     """One request, the class that fits, and what to change; never "not found"."""
     server.script = [refusal(status, code)]
@@ -328,7 +247,7 @@ async def test_what_stays_is_told_at_once(
     ],
 )
 async def test_another_region_is_named_and_not_followed(
-    server: Server, store: S3Storage, answer: bytes
+    server: ScriptedServer, store: S3Storage, answer: bytes
 ) -> None:
     """Grants would still lead to the wrong one, so it is better to say so at once."""
     server.script = [answer]
@@ -357,7 +276,7 @@ async def test_another_region_is_named_and_not_followed(
     ],
 )
 async def test_a_head_without_a_reason_gets_one(
-    server: Server, store: S3Storage, answer: bytes, kind: type, text: str
+    server: ScriptedServer, store: S3Storage, answer: bytes, kind: type, text: str
 ) -> None:
     """Its answer has no body: the status and the headers must do."""
     server.script = [answer]
@@ -369,7 +288,7 @@ async def test_a_head_without_a_reason_gets_one(
 
 
 async def test_an_absent_bucket_is_not_an_absent_key(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """A HEAD is answered alike by both, so the bucket is asked for, once."""
     server.script = [reply(404), reply(404)]
@@ -395,7 +314,7 @@ async def test_an_absent_bucket_is_not_an_absent_key(
     ids=["reset", "short", "without length", "foreign", "empty"],
 )
 async def test_a_body_that_may_be_incomplete_is_read_again(
-    server: Server, store: S3Storage, fault: bytes
+    server: ScriptedServer, store: S3Storage, fault: bytes
 ) -> None:
     """Short data are never returned."""
 
@@ -410,7 +329,7 @@ async def test_a_body_that_may_be_incomplete_is_read_again(
 
 
 async def test_a_body_in_chunks_ends_where_it_says(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """A length is not needed then."""
     body = b"5\r\nwhole\r\n0\r\n\r\n"
@@ -421,7 +340,7 @@ async def test_a_body_in_chunks_ends_where_it_says(
 
 
 async def test_another_range_than_was_asked_for_is_refused(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """A server that ignores ranges would give the wrong bytes."""
     server.script = [
@@ -435,7 +354,7 @@ async def test_another_range_than_was_asked_for_is_refused(
 
 
 async def test_a_silent_server_is_given_up(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silence on an open connection is bounded, for the answer and for its body."""
     monkeypatch.setattr(s3_client, "IDLE_SECONDS", 0.05)
@@ -451,7 +370,7 @@ async def test_a_silent_server_is_given_up(
 
 
 async def test_an_overwritten_object_is_read_anew(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """Parts of two versions would make an object that never was."""
     size = PART + 2
@@ -481,7 +400,7 @@ async def test_an_overwritten_object_is_read_anew(
 class Uploads:
     """Plays S3 for uploads in parts."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ScriptedServer) -> None:
         self.server = server
         self.ids = chain(["u1", "u2", "u3", "u4"])
         self.open: set[str] = set()
@@ -511,7 +430,9 @@ class Uploads:
 LONG = bytes(2 * PART + 1)
 
 
-async def test_a_long_object_goes_in_parts(server: Server, store: S3Storage) -> None:
+async def test_a_long_object_goes_in_parts(
+    server: ScriptedServer, store: S3Storage
+) -> None:
     """Each once, and put together in order."""
     uploads = Uploads(server)
 
@@ -524,7 +445,9 @@ async def test_a_long_object_goes_in_parts(server: Server, store: S3Storage) -> 
     assert not uploads.open
 
 
-async def test_a_failed_part_leaves_no_upload(server: Server, store: S3Storage) -> None:
+async def test_a_failed_part_leaves_no_upload(
+    server: ScriptedServer, store: S3Storage
+) -> None:
     """Parts without an object cost money until somebody finds them."""
     uploads = Uploads(server)
     uploads.part = refusal(403, "AccessDenied")
@@ -537,7 +460,7 @@ async def test_a_failed_part_leaves_no_upload(server: Server, store: S3Storage) 
 
 
 async def test_a_cancelled_upload_leaves_nothing(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """However it is cancelled: by a scope, or as asyncio's own timeouts do."""
     uploads = Uploads(server)
@@ -558,7 +481,7 @@ async def test_a_cancelled_upload_leaves_nothing(
 
 
 async def test_an_upload_cancelled_at_its_beginning_leaves_nothing(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """Its name is waited for, or nobody could remove it."""
     uploads = Uploads(server)
@@ -579,7 +502,7 @@ async def test_an_upload_cancelled_at_its_beginning_leaves_nothing(
 
 
 async def test_a_completion_whose_answer_is_lost_knows_its_object(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """Whether S3 says that the upload is gone, or that the key is taken."""
     for code, status in (("NoSuchUpload", 404), ("PreconditionFailed", 412)):
@@ -594,7 +517,7 @@ async def test_a_completion_whose_answer_is_lost_knows_its_object(
 
 
 async def test_a_conflict_at_the_completion_begins_again(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """S3 says that the parts are then to be sent once more."""
     uploads = Uploads(server)
@@ -607,7 +530,7 @@ async def test_a_conflict_at_the_completion_begins_again(
 
 
 async def test_an_error_inside_of_a_success_is_one(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """S3 begins to answer a completion before it knows how it ends."""
     uploads = Uploads(server)
@@ -620,7 +543,7 @@ async def test_an_error_inside_of_a_success_is_one(
 
 
 async def test_objects_that_were_not_deleted_are_tried_again(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """S3 answers 200 all the same, and lists what it could not do."""
     item = "<Error><Key>p/{}</Key><Code>{}</Code><Message>said</Message></Error>"
@@ -638,7 +561,7 @@ async def test_objects_that_were_not_deleted_are_tried_again(
 
 
 async def test_an_object_that_may_not_be_deleted_is_named(
-    server: Server, store: S3Storage
+    server: ScriptedServer, store: S3Storage
 ) -> None:
     """Success would be a lie."""
     denied = "<Error><Key>p/b</Key><Code>AccessDenied</Code></Error>"
@@ -650,7 +573,7 @@ async def test_an_object_that_may_not_be_deleted_is_named(
     assert caught.value.key == "b"
 
 
-async def test_errors_show_no_secret(server: Server, store: S3Storage) -> None:
+async def test_errors_show_no_secret(server: ScriptedServer, store: S3Storage) -> None:
     """Whatever S3 quotes from the request that it refuses."""
     quoted = "<StringToSign>AWS4 stuff</StringToSign><SignatureProvided>abc123"
     server.script = [

@@ -11,7 +11,7 @@ from wren.config import Settings
 from wren.conformance.fault_plan import Fault, FaultPlan
 from wren.conformance.proxy import FaultProxy
 from wren.errors import KeyExistsError, StorageError, TransientError
-from wren.storage import requests, s3_client
+from wren.storage import s3_client
 from wren.storage.parts import PART
 from wren.storage.s3 import S3Storage, open_storage
 
@@ -26,7 +26,7 @@ async def proxy(
 ) -> AsyncIterator[FaultProxy]:
     """Stands between the store and the server."""
     del s3_url  # for the environment
-    monkeypatch.setattr(requests, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("wren.backoff._FIRST", 0.0)
     monkeypatch.setattr(s3_client, "IDLE_SECONDS", 2.0)
     async with FaultProxy(os.environ["AWS_ENDPOINT_URL_S3"]) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)

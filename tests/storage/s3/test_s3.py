@@ -393,14 +393,19 @@ async def test_diagnosis_of_an_absent_bucket() -> None:
 async def test_two_loops_want_two_stores(s3_url: str) -> None:
     """A store belongs to the loop of its first call; each may have its own."""
 
-    def use() -> None:
+    found: list[bytes] = []
+
+    def use(key: str) -> None:
         async def once() -> None:
             store = open_storage(s3_url, Settings())
-            await store.put("k", b"v")
+            await store.put(key, key.encode())
+            found.append(await store.get(key))
             await store.aclose()
 
         asyncio.run(once())
 
     async with anyio.create_task_group() as group:
-        group.start_soon(anyio.to_thread.run_sync, use)
-        group.start_soon(anyio.to_thread.run_sync, use)
+        group.start_soon(anyio.to_thread.run_sync, use, "one")
+        group.start_soon(anyio.to_thread.run_sync, use, "two")
+
+    assert sorted(found) == [b"one", b"two"]
