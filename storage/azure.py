@@ -6,7 +6,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from wren.config import mask_url
@@ -14,13 +14,12 @@ from wren.doctor import Result
 from wren.errors import (
     ConfigurationError,
     StorageError,
-    TransientError,
     UnsupportedError,
 )
 from wren.protocols import Buffer, Grant, ObjectInfo, Storage, StorageCapabilities
 from wren.storage.azure_client import Client
 from wren.storage.azure_deletions import Deletions
-from wren.storage.azure_errors import NAME, ReplacedError
+from wren.storage.azure_errors import NAME
 from wren.storage.azure_grants import Signer
 from wren.storage.azure_list import Listing
 from wren.storage.azure_login import Login, find_login
@@ -31,6 +30,7 @@ from wren.storage.keys import check_keys, check_range
 from wren.storage.location import Location
 from wren.storage.pages import Pages
 from wren.storage.requests import pool_size
+from wren.storage.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from wren.config import Settings
@@ -41,7 +41,6 @@ _EXAMPLE: Final = "az://account/container/prefix"
 _ACCOUNT: Final = re.compile("[a-z0-9]{3,24}")
 _CONTAINER: Final = re.compile("(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*")
 
-_BEGINNINGS: Final = 6
 _LATEST: Final = 253402300799.0  # the end of the year 9999
 
 
@@ -85,16 +84,16 @@ class AzureStorage(Storage):
         if start == stop:
             await describe(self._client, key, name)
             return b""
-        return await _undisturbed(lambda: read(self._client, key, name, start, stop))
+        return await undisturbed(lambda: read(self._client, key, name, start, stop))
 
     async def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
         """See `Storage.put`."""
         name = self._name(key)
         if if_absent:
             nonce = secrets.token_hex(16)
-            await _undisturbed(lambda: create(self._client, key, name, data, nonce))
+            await undisturbed(lambda: create(self._client, key, name, data, nonce))
         else:
-            await _undisturbed(lambda: write(self._client, key, name, data))
+            await undisturbed(lambda: write(self._client, key, name, data))
 
     async def head(self, key: str) -> ObjectInfo:
         """See `Storage.head`."""
@@ -189,22 +188,6 @@ class AzureStorage(Storage):
 
     def _name(self, key: str) -> str:
         return encode_key(self._location.full(key))
-
-
-async def _undisturbed(call: Callable[[], Awaitable[T]]) -> T:
-    """Make a call of several requests, again when another writer came between them.
-
-    Raises:
-        TransientError: One did each time.
-    """
-    for left in reversed(range(_BEGINNINGS)):
-        try:
-            return await call()
-        except ReplacedError as exc:
-            if not left:
-                told = f"other writers came between, {_BEGINNINGS} times"
-                raise TransientError(told, store=NAME, key=exc.key) from exc
-    raise AssertionError("the last call returns or raises")
 
 
 def open_storage(url: str, settings: Settings) -> AzureStorage:

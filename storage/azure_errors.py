@@ -32,6 +32,7 @@ from wren.errors import (
     UnsupportedError,
 )
 from wren.storage.azure_login import ENTRA, Login
+from wren.storage.undisturbed import DisturbedError
 
 NAME: Final = "azure"
 """See `Storage.name`."""
@@ -39,11 +40,7 @@ NAME: Final = "azure"
 _CLOCKS_DIFFER: Final = 300.0  # seconds; the service tolerates 900
 
 
-class ReplacedError(StorageError):
-    """Somebody wrote the object, or its blocks, meanwhile: begin again."""
-
-
-class PreconditionError(ReplacedError):
+class PreconditionError(DisturbedError):
     """The object does not have the ETag that was asked for, or has one at all."""
 
 
@@ -66,7 +63,7 @@ _FAULTS: Final[dict[str, _Fault]] = {
     "ResourceNotFound": _Fault(KeyNotFoundError),
     "BlobAlreadyExists": _Fault(KeyExistsError),
     "ConditionNotMet": _Fault(PreconditionError),
-    "InvalidBlockList": _Fault(ReplacedError),  # another writer's commit drops blocks
+    "InvalidBlockList": _Fault(DisturbedError),  # another writer's commit drops blocks
     "LeaseIdMissing": _Fault(StorageError, "somebody holds a lease on the object"),
     "BlobArchived": _Fault(StorageError, "the object is in the archive tier"),
     "BlobImmutableDueToPolicy": _Fault(

@@ -50,7 +50,7 @@ async def read(
 
     Raises:
         KeyNotFoundError: No such object.
-        ReplacedError: Another writer replaced it meanwhile.
+        DisturbedError: Another writer replaced it meanwhile.
     """
     end = start + PART if stop is None else min(stop, start + PART)
     head = await _read_piece(client, key, name, start, end)
@@ -72,7 +72,7 @@ async def _read_piece(
     """Read one range in one request; an empty one if it lies beyond the end.
 
     Raises:
-        ReplacedError: The object does not have this ETag any more.
+        DisturbedError: The object does not have this ETag any more.
     """
 
     async def get(container: ContainerClient) -> _Piece:

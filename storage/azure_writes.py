@@ -32,7 +32,7 @@ async def write(client: Client, key: str, name: str, data: Buffer) -> None:
         data: All of it.
 
     Raises:
-        ReplacedError: Another writer's commit dropped the blocks of this one.
+        DisturbedError: Another writer's commit dropped the blocks of this one.
     """
     await _write(client, key, name, data, "")
 
@@ -50,7 +50,7 @@ async def create(client: Client, key: str, name: str, data: Buffer, nonce: str) 
 
     Raises:
         KeyExistsError: Another's blob is there.
-        ReplacedError: As of `write`.
+        DisturbedError: As of `write`.
     """
     try:
         await _write(client, key, name, data, nonce)

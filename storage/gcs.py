@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
@@ -28,6 +28,7 @@ from wren.storage.location import Location
 from wren.storage.pages import Pages
 from wren.storage.parts import PART, read_parts
 from wren.storage.requests import pool_size
+from wren.storage.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from wren.config import Settings
@@ -45,7 +46,6 @@ _MAX_BATCH: Final = 100
 """Calls in one batch: https://cloud.google.com/storage/docs/batch."""
 
 _BATCHES: Final = 8  # in flight
-_BEGINNINGS: Final = 6
 
 
 class GcsStorage(Storage):
@@ -88,7 +88,7 @@ class GcsStorage(Storage):
         """See `Storage.get`. More than 8 MiB are read in concurrent ranges."""
         check_range(start, stop)
         name = self._location.full(key)
-        return await _undisturbed(lambda: self._get(name, key, start, stop))
+        return await undisturbed(lambda: self._get(name, key, start, stop))
 
     async def put(self, key: str, data: Buffer, *, if_absent: bool = False) -> None:
         """See `Storage.put`."""
@@ -98,7 +98,7 @@ class GcsStorage(Storage):
                 await self._write(name, key, view, None)
                 return
             nonce = secrets.token_hex(16)
-            await _undisturbed(lambda: self._create(name, key, view, nonce))
+            await undisturbed(lambda: self._create(name, key, view, nonce))
 
     async def head(self, key: str) -> ObjectInfo:
         """See `Storage.head`."""
@@ -257,21 +257,6 @@ class GcsStorage(Storage):
                 raise errors[0]
 
         await self._threads.change(step)
-
-
-async def _undisturbed(call: Callable[[], Awaitable[T]]) -> T:
-    """Make a call of several requests, again when another writer came between them.
-
-    Raises:
-        TransientError: One did each time.
-    """
-    for left in reversed(range(_BEGINNINGS)):
-        try:
-            return await call()
-        except PreconditionError as exc:
-            if not left:
-                raise TransientError(*exc.args, store=NAME, key=exc.key) from exc
-    raise AssertionError("the last try returns or raises")
 
 
 def _is_passing(error: Exception) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from wren.errors import AccessDeniedError, StorageError
+from wren.errors import AccessDeniedError
+from wren.storage.undisturbed import DisturbedError
 
 NAME: Final = "gcs"
 """See `Storage.name`."""
 
 
-class PreconditionError(StorageError):
+class PreconditionError(DisturbedError):
     """The object is not the one asked for, or there is one at all."""
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from wren.protocols import ObjectInfo
 from wren.storage.gcs_threads import Threads
-from wren.storage.keys import MAX_KEY_BYTES
+from wren.storage.keys import sendable
 from wren.storage.location import Location
 
 if TYPE_CHECKING:
     from wren.storage.gcs_bucket import Bucket
 
 _Page: TypeAlias = tuple[list[ObjectInfo], str | None]
-
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class Listing:
@@ -35,10 +32,10 @@ class Listing:
         self._location = location
         self._prefix = location.prefix + prefix
         self._after = start_after
-        self._start = _sendable(location.prefix + start_after) if start_after else ""
+        self._start = sendable(location.prefix + start_after) if start_after else ""
         self._token: str | None = None
         # Nothing is asked for where no key can begin with the prefix.
-        self._is_done = _sendable(self._prefix) != self._prefix
+        self._is_done = sendable(self._prefix) != self._prefix
 
     async def read(self) -> Sequence[ObjectInfo]:
         """Return the next page; an empty one is the end.
@@ -59,9 +56,3 @@ class Listing:
 
     def _page(self, token: str | None) -> Callable[[Bucket], _Page]:
         return lambda bucket: bucket.page(self._prefix, self._start, token)
-
-
-def _sendable(name: str) -> str:
-    """Return as much of a name as an object's could begin with."""
-    text = _SURROGATE.split(name)[0]
-    return text.encode()[:MAX_KEY_BYTES].decode(errors="ignore")

@@ -10,6 +10,7 @@ MAX_KEY_BYTES: Final = 1024
 """Longest key in UTF-8, the limit of S3 and of Google Cloud Storage."""
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SHOWN: Final = 40
 
 
@@ -42,6 +43,16 @@ def check_key(key: str) -> str:
 def _refusal(key: str, reason: str) -> ValueError:
     shown = ascii(key if len(key) <= _SHOWN else key[:_SHOWN] + "...")
     return ValueError(f"the key {shown} {reason}")
+
+
+def sendable(name: str) -> str:
+    """Return as much of a text as a key could begin with, and can be sent.
+
+    A listing may be asked for any prefix, and to begin after any text. What a key can
+    begin with is the same as before; of anything else, the rest is left out.
+    """
+    text = _SURROGATE.split(name)[0]
+    return text.encode()[:MAX_KEY_BYTES].decode(errors="ignore")
 
 
 def check_range(start: int, stop: int | None) -> None:

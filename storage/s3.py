@@ -12,7 +12,7 @@ from wren.config import environment
 from wren.doctor import Result
 from wren.errors import ConfigurationError, KeyNotFoundError, StorageError, WrenError
 from wren.protocols import Buffer, Grant, ObjectInfo, Storage, StorageCapabilities
-from wren.storage.keys import MAX_KEY_BYTES, check_key, check_keys, check_range
+from wren.storage.keys import check_key, check_keys, check_range, sendable
 from wren.storage.location import Location
 from wren.storage.pages import Pages
 from wren.storage.s3_connection import Connection, code_of
@@ -32,7 +32,6 @@ _EXAMPLE: Final = "s3://bucket/prefix"
 # Other servers, and buckets from before 2018, have capitals and underscores as well.
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _DIRECTORY_BUCKET: Final = "--x-s3"
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class S3Storage(Storage):
@@ -109,9 +108,9 @@ class S3Storage(Storage):
         """See `Storage.list`. A thousand objects come in one request."""
         name = self._location.prefix + prefix
         query: dict[str, str] = {"Prefix": name}
-        if begin := _before(self._location.prefix + start_after):
+        if begin := sendable(self._location.prefix + start_after):
             query["StartAfter"] = begin
-        ended = not _can_begin_a_key(name)
+        ended = sendable(name) != name  # no key can begin so
 
         async def read() -> list[ObjectInfo]:
             nonlocal ended
@@ -202,16 +201,6 @@ def _info(key: str, found: dict[str, Any], size: int) -> ObjectInfo:
         modified=found["LastModified"].astimezone(UTC),
         etag=found["ETag"].strip('"'),
     )
-
-
-def _before(start_after: str) -> str:
-    """Return what can be sent in place of a key: that, or something less."""
-    sent = _SURROGATE.split(start_after)[0]
-    return sent.encode()[:MAX_KEY_BYTES].decode(errors="ignore")
-
-
-def _can_begin_a_key(name: str) -> bool:
-    return not _SURROGATE.search(name) and len(name.encode()) <= MAX_KEY_BYTES
 
 
 def _is_key(name: str) -> bool:

@@ -9,9 +9,7 @@ from typing import Any, Final, NamedTuple
 from wren.errors import KeyExistsError, StorageError, TransientError
 from wren.storage.parts import PART, read_parts
 from wren.storage.s3_connection import Connection, code_of
-
-_READS: Final = 3
-"""Times that a long object is begun, if others overwrite it meanwhile."""
+from wren.storage.undisturbed import DisturbedError, undisturbed
 
 _RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/")
 
@@ -34,24 +32,25 @@ async def download(
         start: First byte.
         stop: One past the last byte, more than ``start``; None for the end.
     """
-    for _ in range(_READS):
-        begin = partial(_receive, connection, key, start, stop)
-        found = await connection.run(begin)
+
+    async def read() -> bytes:
+        found = await connection.run(partial(_receive, connection, key, start, stop))
         if isinstance(found, bytes):
             return found
-        read = partial(_receive_part, connection, key, found.etag)
-        try:
-            return await read_parts(read, start, start + found.size)
-        except KeyExistsError:  # it has another etag now
-            continue
-    raise TransientError("overwritten while it was read", store="s3", key=key)
+        part = partial(_receive_part, connection, key, found.etag)
+        return await read_parts(part, start, start + found.size)
+
+    return await undisturbed(read)
 
 
 async def _receive_part(
     connection: Connection, key: str, etag: str, start: int, stop: int
 ) -> bytes:
     read = partial(_receive, connection, key, start, stop, etag=etag)
-    part = await connection.run(read)
+    try:
+        part = await connection.run(read)
+    except KeyExistsError as exc:  # it has another etag now
+        raise DisturbedError("overwritten while read", store="s3", key=key) from exc
     if isinstance(part, bytes):
         return part
     raise StorageError("more was sent than was asked for", store="s3", key=key)
