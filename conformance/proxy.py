@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
-import struct
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -27,6 +25,7 @@ from wren.conformance.proxy_http import (
     pass_body,
     read_body,
     read_head,
+    reset_when_closed,
     write_answer,
 )
 
@@ -334,11 +333,5 @@ async def _send(client: _Client, data: bytes, fault: Fault) -> None:
 
 
 def _reset(client: _Client) -> None:
-    """Send RST. An abort alone sends FIN, which looks like a short answer."""
-    opened: socket.socket | None = client.writer.get_extra_info("socket")
-    if opened is not None and opened.fileno() >= 0:
-        with suppress(OSError):
-            opened.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
+    reset_when_closed(client.writer)
     client.writer.transport.abort()

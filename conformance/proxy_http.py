@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -211,3 +214,17 @@ def write_answer(
         lines.append("connection: close")
     head = "\r\n".join(lines).encode("latin-1") + _END
     return head if method == "HEAD" else head + body
+
+
+def reset_when_closed(writer: asyncio.StreamWriter) -> None:
+    """Let closing a connection send RST, so that it does not look like a good end.
+
+    That is what closing does without lingering:
+    https://man7.org/linux/man-pages/man7/socket.7.html
+    """
+    opened: socket.socket | None = writer.get_extra_info("socket")
+    if opened is not None and opened.fileno() >= 0:
+        with suppress(OSError):  # the other side was faster
+            opened.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Self, TypeAlias
 
-from wren.conformance.proxy_http import Head, read_body, read_head
+from wren.conformance.proxy_http import Head, read_body, read_head, reset_when_closed
 
 CLOSE: Final = b"<close>"
 """At the end of an answer: the connection is closed in good order."""
@@ -173,7 +172,7 @@ class ScriptedServer:
         if ending == STALL:
             await reader.read()  # until the client has had enough
         if ending == RESET:
-            _reset_when_closed(writer)
+            reset_when_closed(writer)
         return not ending
 
     async def _read(self, reader: asyncio.StreamReader, head: Head) -> bytes:
@@ -198,9 +197,3 @@ class ScriptedServer:
         else:
             raise LookupError(f"no line is left for {request.method} {request.target}")
         return line if isinstance(line, bytes) else line(request)
-
-
-def _reset_when_closed(writer: asyncio.StreamWriter) -> None:
-    # Without lingering, closing is a reset: https://man7.org/linux/man-pages/man7/socket.7.html
-    connection: socket.socket = writer.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

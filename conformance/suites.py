@@ -25,6 +25,14 @@ _TRAITS: Final[Mapping[str, ComputeTraits]] = {
 }
 """What platforms do not offer. Of one that is not here, everything is asked."""
 
+_DRIVERS: Final[Mapping[str, str]] = {
+    "local": (
+        "from wren.backends.local.compute import LocalCompute\n"
+        "compute = LocalCompute(1)\n"
+    ),
+}
+"""See `ComputeSuite.driver`, where workers end with the process that made them."""
+
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
@@ -60,6 +68,8 @@ class TestCompute(ComputeSuite):
         memory = wren_settings.memory
         limit = None if memory is None else memory << 20
         monkeypatch.setattr(type(self), "traits", replace(traits, memory=limit))
+        driver = _DRIVERS.get(wren_settings.backend, "")
+        monkeypatch.setattr(type(self), "driver", driver)
 
     @pytest.fixture
     async def store(self, wren_places: Places) -> AsyncIterator[Storage]:
