@@ -45,8 +45,8 @@ class Proxied(StorageFaultSuite):
         assert where is not None
         found = re.search(r"http://127\.0\.0\.1:\d+", where)
         assert found is not None
-        for module in ("wren.storage.requests", "wren.grants"):
-            monkeypatch.setattr(f"{module}._FIRST_PAUSE", 0.0)  # tried again at once
+        for pause in ("wren.backoff._FIRST", "wren.grants._FIRST_PAUSE"):
+            monkeypatch.setattr(pause, 0.0)  # tried again at once
         async with FaultProxy(found[0]) as proxy:
             monkeypatch.setenv(self.variable, where.replace(found[0], proxy.url))
             yield proxy
