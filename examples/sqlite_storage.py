@@ -33,18 +33,24 @@ CREATE TABLE IF NOT EXISTS objects (
     version INTEGER NOT NULL
 )"""
 GET = """
-SELECT substr(data, ?2 + 1, ifnull(?3, length(data))) FROM objects WHERE key = ?1
+SELECT substr(data, :start + 1, ifnull(:length, length(data)))
+FROM objects WHERE key = :key
 """
 PUT = """
-INSERT INTO objects VALUES (?1, ?2, ?3, abs(random()))
+INSERT INTO objects VALUES (:key, :data, :modified, abs(random()))
 ON CONFLICT (key) DO UPDATE
 SET data = excluded.data, modified = excluded.modified, version = excluded.version
 """
 PUT_IF_ABSENT = """
-INSERT INTO objects VALUES (?1, ?2, ?3, abs(random()))
+INSERT INTO objects VALUES (:key, :data, :modified, abs(random()))
 ON CONFLICT (key) DO NOTHING
 """
 HEAD = "SELECT key, length(data), modified, version FROM objects"
+PAGE = f"""
+{HEAD}
+WHERE key > :last AND key >= :first AND substr(key, 1, length(:first)) = :first
+ORDER BY key LIMIT 1000
+"""
 
 
 class SQLiteStorage:
@@ -66,7 +72,8 @@ class SQLiteStorage:
         length = None if stop is None else stop - start
 
         def read(database: sqlite3.Connection) -> bytes:
-            row = database.execute(GET, (key.encode(), start, length)).fetchone()
+            found = {"key": key.encode(), "start": start, "length": length}
+            row = database.execute(GET, found).fetchone()
             return self._found(row, key)[0] or b""  # of an empty BLOB it is NULL
 
         return await self._run(read)
@@ -79,7 +86,7 @@ class SQLiteStorage:
 
         def write(database: sqlite3.Connection) -> int:
             statement = PUT_IF_ABSENT if if_absent else PUT
-            values = (key.encode(), data, time.time())
+            values = {"key": key.encode(), "data": data, "modified": time.time()}
             return database.execute(statement, values).rowcount
 
         if not await self._run(write):
@@ -114,10 +121,9 @@ class SQLiteStorage:
 
         async def page() -> list[wren.ObjectInfo]:
             nonlocal last
-            where = "WHERE key > ?1 AND key >= ?2 AND substr(key, 1, length(?2)) = ?2"
-            query = f"{HEAD} {where} ORDER BY key LIMIT 1000"
+            bounds = {"last": last, "first": first}
             found = await self._run(
-                lambda database: database.execute(query, (last, first)).fetchall()
+                lambda database: database.execute(PAGE, bounds).fetchall()
             )
             last = found[-1][0] if found else last
             return [_info(row) for row in found]

@@ -60,7 +60,10 @@ def test_the_example_adapter_passes_the_suite(project: Path) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("ON CONFLICT (key) DO NOTHING", "ON CONFLICT (key) DO UPDATE SET data = ?2"),
+        (
+            "ON CONFLICT (key) DO NOTHING",
+            "ON CONFLICT (key) DO UPDATE SET data = :data",
+        ),
         ("ORDER BY key LIMIT", "ORDER BY key DESC LIMIT"),
         ("raise wren.KeyNotFoundError", "raise wren.KeyExistsError"),
     ],
